@@ -1,0 +1,26 @@
+package v1alpha1
+
+// Labels and annotations that Berth writes on the objects it applies from Git.
+const (
+	// LabelSource is a label: the name of the Source that owns the object.
+	LabelSource = "berth.dev/source"
+	// AnnotationRevision is the commit that last changed the object.
+	AnnotationRevision = "berth.dev/revision"
+	// AnnotationOrigin is the place of the object in the repository, as path:line.
+	AnnotationOrigin = "berth.dev/origin"
+	// AnnotationPrune set to "disabled" keeps an object that its Source no longer holds.
+	AnnotationPrune = "berth.dev/prune"
+	// AnnotationReplace set to "allowed" lets a change of an immutable field
+	// delete and create the object.
+	AnnotationReplace = "berth.dev/replace"
+)
+
+// Values of the annotations above.
+const (
+	PruneDisabled  = "disabled"
+	ReplaceAllowed = "allowed"
+)
+
+// TrailerAllowPrune is the commit trailer that approves a prune beyond
+// spec.maxPrune: "Berth-Allow-Prune: true".
+const TrailerAllowPrune = "Berth-Allow-Prune"

@@ -1,0 +1,165 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+// Source is a Git repository whose content is the desired state of a part of
+// the cluster. It is cluster-scoped. Its name is at most 63 characters, for it
+// is a label value on everything that it owns.
+//
+// +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
+type Source struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   SourceSpec   `json:"spec,omitempty"`
+	Status SourceStatus `json:"status,omitempty"`
+}
+
+// SourceList is a list of Sources.
+//
+// +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
+type SourceList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	Items []Source `json:"items"`
+}
+
+// SourceSpec says where the desired state is and how it is carried over.
+type SourceSpec struct {
+	// URL of the repository: https://… or file://…. Empty means the built-in
+	// endpoint, /git/<name>.git.
+	URL string `json:"url,omitempty"`
+	// Ref is what is deployed. Default: the branch "main".
+	Ref Ref `json:"ref,omitempty"`
+	// Path is the folder of the repository that is deployed. Default: its root.
+	Path string `json:"path,omitempty"`
+	// Interval between two polls of a remote. Default 30s.
+	Interval *metav1.Duration `json:"interval,omitempty"`
+	// Credentials for the remote.
+	Credentials *Credentials `json:"credentials,omitempty"`
+	// TargetNamespace is given to namespaced objects without a namespace.
+	// Default: "default".
+	TargetNamespace string `json:"targetNamespace,omitempty"`
+	// Namespaces that the Source may touch; * stands for any characters.
+	// Empty means all.
+	Namespaces []string `json:"namespaces,omitempty"`
+	// Prune deletes what the Source owns and its content no longer holds.
+	// Default true.
+	Prune *bool `json:"prune,omitempty"`
+	// MaxPrune is how many deletions, as a number or a percentage of what the
+	// Source owns, go ahead without approval. Default 50%.
+	MaxPrune *intstr.IntOrString `json:"maxPrune,omitempty"`
+	// HealthTimeout is how long a commit may take to become healthy.
+	// Default 10m.
+	HealthTimeout *metav1.Duration `json:"healthTimeout,omitempty"`
+	// Suspend stops fetching and applying; what runs goes on.
+	Suspend bool `json:"suspend,omitempty"`
+}
+
+// Ref names a commit of a repository. At most one field is set.
+type Ref struct {
+	Branch string `json:"branch,omitempty"`
+	Tag    string `json:"tag,omitempty"`
+	Commit string `json:"commit,omitempty"`
+}
+
+// Credentials names the Secret that opens a remote.
+type Credentials struct {
+	SecretName string `json:"secretName"`
+}
+
+// SourceStatus is what Berth found and did.
+type SourceStatus struct {
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// Observed is the newest commit that was fetched or pushed.
+	Observed *Commit `json:"observed,omitempty"`
+	// Applied is the commit whose content is the desired state of the cluster.
+	Applied *Commit `json:"applied,omitempty"`
+	// Healthy is the last commit that became healthy.
+	Healthy *Commit `json:"healthy,omitempty"`
+	// Objects counts what the Source owns, by kind. The objects themselves
+	// carry the label berth.dev/source and the annotation berth.dev/origin.
+	Objects map[string]int32 `json:"objects,omitempty"`
+	// Conditions: Fetched, Compiled, Applied, Healthy, Ready.
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+	// Timeline of the last change, one entry per stage that was reached.
+	Timeline []Stage `json:"timeline,omitempty"`
+	// Diagnostics of the observed commit: the errors that keep it from being
+	// applied, and warnings.
+	Diagnostics []Diagnostic `json:"diagnostics,omitempty"`
+}
+
+// Commit is a commit as people speak of it.
+type Commit struct {
+	ID      string      `json:"id"`
+	Author  string      `json:"author,omitempty"`
+	Email   string      `json:"email,omitempty"`
+	Subject string      `json:"subject,omitempty"`
+	Time    metav1.Time `json:"time,omitempty"`
+}
+
+// Stage is one step of a commit's way into the cluster.
+type Stage struct {
+	// Name is one of the Stage constants.
+	Name string           `json:"name"`
+	Time metav1.MicroTime `json:"time"`
+	// Message says what the stage did, in a few words.
+	Message string `json:"message,omitempty"`
+}
+
+// Stages of a timeline, in their order.
+const (
+	StagePushed    = "pushed"
+	StageFetched   = "fetched"
+	StageCompiled  = "compiled"
+	StageApplied   = "applied"
+	StageScheduled = "scheduled"
+	StageStarted   = "started"
+	StageReady     = "ready"
+)
+
+// Diagnostic is an error or a warning at a place in the repository.
+type Diagnostic struct {
+	// Severity is "error" or "warning".
+	Severity string `json:"severity"`
+	// Path in the repository; empty when no file is at fault.
+	Path string `json:"path,omitempty"`
+	// Line and Column count from 1; 0 is unknown.
+	Line   int32 `json:"line,omitempty"`
+	Column int32 `json:"column,omitempty"`
+	// Object is kind/name, where it is known.
+	Object string `json:"object,omitempty"`
+	// Field is the path of the field, such as spec.replicas.
+	Field   string `json:"field,omitempty"`
+	Message string `json:"message"`
+}
+
+// Condition types of a Source.
+const (
+	ConditionFetched  = "Fetched"
+	ConditionCompiled = "Compiled"
+	ConditionApplied  = "Applied"
+	ConditionHealthy  = "Healthy"
+	ConditionReady    = "Ready"
+)
+
+// Reasons of a Source's conditions.
+const (
+	ReasonSucceeded       = "Succeeded"
+	ReasonProgressing     = "Progressing"
+	ReasonFetchFailed     = "FetchFailed"
+	ReasonEmptyRepository = "EmptyRepository"
+	ReasonRefNotFound     = "RefNotFound"
+	ReasonCompileFailed   = "CompileFailed"
+	ReasonConflict        = "Conflict"
+	ReasonApplyFailed     = "ApplyFailed"
+	ReasonPruneHeld       = "PruneHeld"
+	ReasonDegraded        = "Degraded"
+	ReasonTimeout         = "Timeout"
+	ReasonSuspended       = "Suspended"
+	ReasonHistoryRewrite  = "HistoryRewritten"
+)
