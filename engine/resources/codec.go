@@ -1,0 +1,104 @@
+package resources
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"sync"
+
+	"berth.dev/berth/api/client"
+	"berth.dev/berth/engine/store"
+)
+
+// The first byte of a stored value says how the rest is encoded.
+const (
+	formatProtobuf = 'p'
+	formatJSON     = 'j'
+)
+
+type protobuf interface {
+	Marshal() ([]byte, error)
+	Unmarshal([]byte) error
+}
+
+// encode leaves out the resourceVersion, which is the store's revision.
+func encode(obj client.Object) ([]byte, error) {
+	version := obj.GetResourceVersion()
+	obj.SetResourceVersion("")
+	defer obj.SetResourceVersion(version)
+	if p, ok := obj.(protobuf); ok {
+		b, err := p.Marshal()
+		return append([]byte{formatProtobuf}, b...), err
+	}
+	b, err := json.Marshal(obj)
+	return append([]byte{formatJSON}, b...), err
+}
+
+// decode makes an object out of a stored pair.
+func (r *Resource) decode(kv store.KV) (client.Object, error) {
+	obj := r.newObject()
+	if err := decodeInto(kv, obj); err != nil {
+		return nil, err
+	}
+	obj.GetObjectKind().SetGroupVersionKind(r.GroupVersionKind)
+	return obj, nil
+}
+
+func decodeInto(kv store.KV, obj client.Object) error {
+	if len(kv.Value) == 0 {
+		return fmt.Errorf("decode %s: the value is empty", kv.Key)
+	}
+	var err error
+	switch format, body := kv.Value[0], kv.Value[1:]; format {
+	case formatProtobuf:
+		p, ok := obj.(protobuf)
+		if !ok {
+			return fmt.Errorf("decode %s: stored as protobuf, but %T has no such form", kv.Key, obj)
+		}
+		err = p.Unmarshal(body)
+	case formatJSON:
+		err = json.Unmarshal(body, obj)
+	default:
+		err = fmt.Errorf("unknown format %q", format)
+	}
+	if err != nil {
+		return fmt.Errorf("decode %s: %w", kv.Key, err)
+	}
+	obj.SetResourceVersion(strconv.FormatInt(kv.Revision, 10))
+	return nil
+}
+
+// decodedLimit is how many decoded objects are kept for watchers.
+const decodedLimit = 2048
+
+// decodedCache lets all watchers of an event share one decoded object.
+type decodedCache struct {
+	mu    sync.Mutex
+	byRev map[int64]client.Object
+	order []int64
+}
+
+func (c *decodedCache) get(r *Resource, kv store.KV) (client.Object, error) {
+	c.mu.Lock()
+	obj, ok := c.byRev[kv.Revision]
+	c.mu.Unlock()
+	if ok {
+		return obj, nil
+	}
+	obj, err := r.decode(kv)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if shared, ok := c.byRev[kv.Revision]; ok {
+		return shared, nil
+	}
+	if len(c.order) == decodedLimit {
+		delete(c.byRev, c.order[0])
+		c.order = c.order[1:]
+	}
+	c.byRev[kv.Revision] = obj
+	c.order = append(c.order, kv.Revision)
+	return obj, nil
+}

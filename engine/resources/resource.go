@@ -1,0 +1,91 @@
+// Package resources is the one place that knows how each kind is prepared,
+// defaulted, validated, selected and printed, and the one way that anything is
+// read from or written to the store. It owns the bytes in the store. The REST
+// API, the sync engine and the controllers all go through it, in-process; it
+// implements api/client.Client.
+package resources
+
+import (
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"berth.dev/berth/api/client"
+)
+
+// Resource is one row of the table of kinds.
+type Resource struct {
+	schema.GroupVersionKind
+	// Plural is the name in paths, such as "pods".
+	Plural     string
+	Singular   string
+	ShortNames []string
+	// Categories such as "all" group kinds for kubectl.
+	Categories []string
+	Namespaced bool
+	// Status is true when the status is a subresource of its own.
+	Status bool
+	// Scale is true when the kind has replicas that can be set on their own.
+	Scale bool
+	// ReadOnly kinds are written by Berth alone.
+	ReadOnly bool
+
+	newObject func() client.Object
+	newList   func() client.ObjectList
+	// prepareCreate fills and clears what a client may not decide.
+	prepareCreate func(client.Object)
+	// prepareUpdate carries over from old what a client may not change.
+	prepareUpdate func(obj, old client.Object)
+	// copyStatus sets the status of dst to that of src; nil without a status.
+	copyStatus func(dst, src client.Object)
+	// spec is what makes a new generation when it changes; nil for none.
+	spec func(client.Object) any
+	// fields are the field labels that can be selected besides metadata.
+	fields func(client.Object) fields.Set
+}
+
+// GroupResource names the resource in errors.
+func (r *Resource) GroupResource() schema.GroupResource {
+	return schema.GroupResource{Group: r.Group, Resource: r.Plural}
+}
+
+// GroupVersionResource names the resource in paths.
+func (r *Resource) GroupVersionResource() schema.GroupVersionResource {
+	return r.GroupVersion().WithResource(r.Plural)
+}
+
+// New returns an empty object of the kind.
+func (r *Resource) New() client.Object { return r.newObject() }
+
+// NewList returns an empty list of the kind.
+func (r *Resource) NewList() client.ObjectList { return r.newList() }
+
+// Fields are the labels of obj that a field selector can name.
+func (r *Resource) Fields(obj client.Object) fields.Set {
+	set := fields.Set{}
+	if r.fields != nil {
+		set = r.fields(obj)
+	}
+	set["metadata.name"] = obj.GetName()
+	set["metadata.namespace"] = obj.GetNamespace()
+	return set
+}
+
+// prefix of the keys of a namespace; all namespaces when it is empty.
+func (r *Resource) prefix(namespace string) string {
+	group := r.Group
+	if group == "" {
+		group = "core"
+	}
+	p := "/" + group + "/" + r.Plural + "/"
+	if r.Namespaced && namespace != "" {
+		p += namespace + "/"
+	}
+	return p
+}
+
+func (r *Resource) key(namespace, name string) string {
+	if !r.Namespaced {
+		namespace = ""
+	}
+	return r.prefix(namespace) + name
+}

@@ -1,0 +1,349 @@
+package resources
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/rand"
+	"k8s.io/apimachinery/pkg/util/uuid"
+
+	"berth.dev/berth/api/client"
+	"berth.dev/berth/api/v1alpha1"
+	"berth.dev/berth/engine/store"
+)
+
+// Tx gathers changes to many objects that are carried out together or not at
+// all. Each change is prepared, defaulted and validated when it is added. It is
+// used by one goroutine, once.
+type Tx struct {
+	r       *Resources
+	changes []*change
+	byKey   map[string]*change
+}
+
+// change is one object's part of a transaction.
+type change struct {
+	row *Resource
+	// main is the operation on the object itself, nil when nothing changes.
+	main *store.Op
+	// extra are the reservations that go with it.
+	extra []store.Op
+	// result is the object that the caller handed in, to be filled.
+	result client.Object
+	// version the object has if nothing changes.
+	version string
+}
+
+// Begin starts a transaction.
+func (r *Resources) Begin() *Tx { return &Tx{r: r, byKey: map[string]*change{}} }
+
+// Create adds a new object and fills obj with what will be stored.
+func (t *Tx) Create(ctx context.Context, obj client.Object) error {
+	row, err := t.r.Of(obj)
+	if err != nil {
+		return err
+	}
+	if obj.GetName() == "" && obj.GetGenerateName() != "" {
+		obj.SetName(generateName(obj.GetGenerateName()))
+	}
+	if obj.GetResourceVersion() != "" {
+		return apierrors.NewBadRequest("resourceVersion must not be set on a new object")
+	}
+	obj.SetUID(uuid.NewUUID())
+	obj.SetCreationTimestamp(metav1.NewTime(t.r.clock.Now()))
+	obj.SetDeletionTimestamp(nil)
+	obj.SetDeletionGracePeriodSeconds(nil)
+	obj.SetSelfLink("")
+	if row.spec != nil {
+		obj.SetGeneration(1)
+	}
+	if row.prepareCreate != nil {
+		row.prepareCreate(obj)
+	}
+	t.r.upstream.Default(obj)
+	if err := t.checkNamespace(ctx, row, obj); err != nil {
+		return err
+	}
+	if err := invalid(row, obj, t.r.validateCreate(obj)); err != nil {
+		return err
+	}
+	c := &change{row: row, result: obj}
+	if s, ok := obj.(*corev1.Service); ok {
+		if c.extra, err = t.r.reserveForService(ctx, s, nil); err != nil {
+			return err
+		}
+	}
+	value, err := encode(obj)
+	if err != nil {
+		return apierrors.NewInternalError(err)
+	}
+	c.main = &store.Op{Key: row.key(obj.GetNamespace(), obj.GetName()), Value: value, Expect: store.Absent}
+	return t.add(c)
+}
+
+// Update replaces everything but the status of an existing object.
+func (t *Tx) Update(ctx context.Context, obj client.Object) error {
+	row, err := t.r.Of(obj)
+	if err != nil {
+		return err
+	}
+	old, kv, err := t.r.load(ctx, row, obj.GetNamespace(), obj.GetName())
+	if err != nil {
+		return err
+	}
+	if err := sameObject(row, obj, old); err != nil {
+		return err
+	}
+	carryOver(row, obj, old)
+	t.r.upstream.Default(obj)
+	if row.spec != nil && !equality.Semantic.DeepEqual(row.spec(obj), row.spec(old)) {
+		obj.SetGeneration(old.GetGeneration() + 1)
+	}
+	if err := invalid(row, obj, t.r.validateUpdate(obj, old)); err != nil {
+		return err
+	}
+	c := &change{row: row, result: obj}
+	if s, ok := obj.(*corev1.Service); ok {
+		if c.extra, err = t.r.reserveForService(ctx, s, old.(*corev1.Service)); err != nil {
+			return err
+		}
+	}
+	return t.put(c, obj, kv)
+}
+
+// UpdateStatus replaces the status alone.
+func (t *Tx) UpdateStatus(ctx context.Context, obj client.Object) error {
+	row, err := t.r.Of(obj)
+	if err != nil {
+		return err
+	}
+	if row.copyStatus == nil {
+		return apierrors.NewBadRequest(fmt.Sprintf("%s has no status", row.Plural))
+	}
+	next, kv, err := t.r.load(ctx, row, obj.GetNamespace(), obj.GetName())
+	if err != nil {
+		return err
+	}
+	if err := sameObject(row, obj, next); err != nil {
+		return err
+	}
+	old := next.DeepCopyObject().(client.Object)
+	row.copyStatus(next, obj)
+	if err := invalid(row, next, t.r.upstream.ValidateStatus(next, old)); err != nil {
+		return err
+	}
+	assign(obj, next)
+	return t.put(&change{row: row, result: obj}, obj, kv)
+}
+
+// put adds the write of an object that exists, if anything differs.
+func (t *Tx) put(c *change, obj client.Object, kv store.KV) error {
+	if obj.GetDeletionTimestamp() != nil && len(obj.GetFinalizers()) == 0 && graceOver(obj) {
+		return t.remove(c, obj, kv)
+	}
+	value, err := encode(obj)
+	if err != nil {
+		return apierrors.NewInternalError(err)
+	}
+	if bytes.Equal(value, kv.Value) {
+		c.version = strconv.FormatInt(kv.Revision, 10)
+	} else {
+		c.main = &store.Op{Key: kv.Key, Value: value, Expect: kv.Revision}
+	}
+	return t.add(c)
+}
+
+// Delete removes an object. A running Pod is given its grace period first, and
+// an object with finalizers waits for them.
+func (t *Tx) Delete(ctx context.Context, obj client.Object, opts client.DeleteOptions) error {
+	row, err := t.r.Of(obj)
+	if err != nil {
+		return err
+	}
+	old, kv, err := t.r.load(ctx, row, obj.GetNamespace(), obj.GetName())
+	if err != nil {
+		return err
+	}
+	if err := preconditions(row, old, opts); err != nil {
+		return err
+	}
+	c := &change{row: row, result: obj}
+	next := old.DeepCopyObject().(client.Object)
+	if !t.r.terminate(next, opts) {
+		assign(obj, old)
+		return t.remove(c, old, kv)
+	}
+	assign(obj, next)
+	return t.put(c, obj, kv)
+}
+
+// remove adds the deletion of an object.
+func (t *Tx) remove(c *change, obj client.Object, kv store.KV) error {
+	if s, ok := obj.(*corev1.Service); ok {
+		c.extra = releaseService(s)
+	}
+	c.main = &store.Op{Key: kv.Key, Expect: kv.Revision}
+	return t.add(c)
+}
+
+func (t *Tx) add(c *change) error {
+	key := c.row.key(c.result.GetNamespace(), c.result.GetName())
+	if t.byKey[key] != nil {
+		return apierrors.NewBadRequest(fmt.Sprintf("%s %s is changed twice in one transaction", c.row.Kind, c.result.GetName()))
+	}
+	t.byKey[key] = c
+	t.changes = append(t.changes, c)
+	return nil
+}
+
+// Commit carries the changes out. When one of the objects was changed by
+// somebody else meanwhile, nothing happens and the error is a Conflict (or
+// AlreadyExists for a creation).
+func (t *Tx) Commit(ctx context.Context) error {
+	var ops []store.Op
+	for _, c := range t.changes {
+		if c.main != nil {
+			ops = append(ops, *c.main)
+		}
+		ops = append(ops, c.extra...)
+	}
+	if len(ops) == 0 {
+		t.fill(nil)
+		return nil
+	}
+	revisions, err := t.r.store.Txn(ctx, ops)
+	if err != nil {
+		return t.explain(err)
+	}
+	t.fill(revisions)
+	return nil
+}
+
+// fill gives the objects the versions they now have.
+func (t *Tx) fill(revisions []int64) {
+	for _, c := range t.changes {
+		c.result.GetObjectKind().SetGroupVersionKind(c.row.GroupVersionKind)
+		if c.main == nil {
+			c.result.SetResourceVersion(c.version)
+		} else {
+			c.result.SetResourceVersion(strconv.FormatInt(revisions[0], 10))
+			revisions = revisions[1:]
+		}
+		revisions = revisions[min(len(revisions), len(c.extra)):]
+	}
+}
+
+// explain turns a failed transaction into the error of the object at fault.
+func (t *Tx) explain(err error) error {
+	var conflict *store.ConflictError
+	if !errors.As(err, &conflict) {
+		return apierrors.NewInternalError(err)
+	}
+	for _, c := range t.changes {
+		if c.main == nil || c.main.Key != conflict.Key {
+			continue
+		}
+		if c.main.Expect == store.Absent {
+			return apierrors.NewAlreadyExists(c.row.GroupResource(), c.result.GetName())
+		}
+		if conflict.Have == 0 {
+			return apierrors.NewNotFound(c.row.GroupResource(), c.result.GetName())
+		}
+		return apierrors.NewConflict(c.row.GroupResource(), c.result.GetName(), errChanged)
+	}
+	// A reservation was taken by another transaction meanwhile: try again.
+	return apierrors.NewConflict(t.changes[0].row.GroupResource(), t.changes[0].result.GetName(), errReserved)
+}
+
+var (
+	errChanged  = errors.New("the object has been modified; get it again and apply your change to the new version")
+	errReserved = errors.New("an address or port was taken by another Service at the same moment")
+	errUID      = errors.New("the object was deleted and created anew: its UID is another one")
+)
+
+// sameObject checks what the caller says it has read.
+func sameObject(row *Resource, obj, old client.Object) error {
+	if v := obj.GetResourceVersion(); v != "" && v != old.GetResourceVersion() {
+		return apierrors.NewConflict(row.GroupResource(), obj.GetName(), errChanged)
+	}
+	if u := obj.GetUID(); u != "" && u != old.GetUID() {
+		return apierrors.NewConflict(row.GroupResource(), obj.GetName(), errUID)
+	}
+	return nil
+}
+
+func preconditions(row *Resource, old client.Object, opts client.DeleteOptions) error {
+	if opts.UID != "" && opts.UID != old.GetUID() {
+		return apierrors.NewConflict(row.GroupResource(), old.GetName(), errUID)
+	}
+	if opts.ResourceVersion != "" && opts.ResourceVersion != old.GetResourceVersion() {
+		return apierrors.NewConflict(row.GroupResource(), old.GetName(), errChanged)
+	}
+	return nil
+}
+
+// carryOver keeps what an update cannot change.
+func carryOver(row *Resource, obj, old client.Object) {
+	obj.SetUID(old.GetUID())
+	obj.SetResourceVersion(old.GetResourceVersion())
+	obj.SetCreationTimestamp(old.GetCreationTimestamp())
+	obj.SetDeletionTimestamp(old.GetDeletionTimestamp())
+	obj.SetDeletionGracePeriodSeconds(old.GetDeletionGracePeriodSeconds())
+	obj.SetGeneration(old.GetGeneration())
+	obj.SetGenerateName(old.GetGenerateName())
+	obj.SetSelfLink("")
+	if row.copyStatus != nil {
+		row.copyStatus(obj, old)
+	}
+	if row.prepareUpdate != nil {
+		row.prepareUpdate(obj, old)
+	}
+}
+
+// generateName appends five characters, as Kubernetes does.
+func generateName(prefix string) string {
+	const suffix, longest = 5, 63
+	if len(prefix) > longest-suffix {
+		prefix = prefix[:longest-suffix]
+	}
+	return prefix + rand.String(suffix)
+}
+
+func (t *Tx) checkNamespace(ctx context.Context, row *Resource, obj client.Object) error {
+	if !row.Namespaced {
+		if obj.GetNamespace() != "" {
+			return apierrors.NewBadRequest(fmt.Sprintf("%s %s has a namespace, but the kind has none", row.Kind, obj.GetName()))
+		}
+		return nil
+	}
+	name := obj.GetNamespace()
+	if name == "" {
+		return apierrors.NewBadRequest(fmt.Sprintf("%s %s has no namespace", row.Kind, obj.GetName()))
+	}
+	namespaces := t.r.byKind[corev1.SchemeGroupVersion.WithKind("Namespace")]
+	if t.byKey[namespaces.key("", name)] != nil {
+		return nil
+	}
+	ns, _, err := t.r.load(ctx, namespaces, "", name)
+	if err != nil {
+		return err
+	}
+	if ns.GetDeletionTimestamp() != nil {
+		return apierrors.NewForbidden(row.GroupResource(), obj.GetName(),
+			fmt.Errorf("namespace %s is being deleted, nothing can be created in it", name))
+	}
+	return nil
+}
+
+// Managed reports the Source that owns an object.
+func Managed(obj metav1.Object) (source string, ok bool) {
+	source, ok = obj.GetLabels()[v1alpha1.LabelSource]
+	return source, ok && obj.GetAnnotations()[v1alpha1.AnnotationOrigin] != ""
+}

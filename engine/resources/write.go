@@ -1,0 +1,177 @@
+package resources
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"berth.dev/berth/api/client"
+	"berth.dev/berth/api/v1alpha1"
+	"berth.dev/berth/engine/store"
+)
+
+// attempts is how often a write without a resourceVersion is tried again when
+// another one came between.
+const attempts = 20
+
+// Create implements client.Client.
+func (r *Resources) Create(ctx context.Context, obj client.Object) error {
+	return r.once(ctx, obj, true, func(t *Tx) error {
+		obj.SetResourceVersion("")
+		return t.Create(ctx, obj)
+	})
+}
+
+// Update implements client.Client.
+func (r *Resources) Update(ctx context.Context, obj client.Object) error {
+	return r.once(ctx, obj, obj.GetResourceVersion() == "", func(t *Tx) error { return t.Update(ctx, obj) })
+}
+
+// UpdateStatus implements client.Client.
+func (r *Resources) UpdateStatus(ctx context.Context, obj client.Object) error {
+	return r.once(ctx, obj, obj.GetResourceVersion() == "", func(t *Tx) error { return t.UpdateStatus(ctx, obj) })
+}
+
+// Delete implements client.Client.
+func (r *Resources) Delete(ctx context.Context, obj client.Object, opts client.DeleteOptions) error {
+	return r.once(ctx, obj, opts.ResourceVersion == "", func(t *Tx) error { return t.Delete(ctx, obj, opts) })
+}
+
+// once carries out a transaction of one change; when retry is true, a conflict
+// with another writer is tried again.
+func (r *Resources) once(ctx context.Context, obj client.Object, retry bool, change func(*Tx) error) error {
+	original := obj.DeepCopyObject().(client.Object)
+	for attempt := 1; ; attempt++ {
+		t := r.Begin()
+		err := change(t)
+		if err == nil {
+			err = t.Commit(ctx)
+		}
+		if err == nil || !retry || !apierrors.IsConflict(err) || attempt == attempts {
+			return err
+		}
+		assign(obj, original)
+	}
+}
+
+// Bind gives a Pod its node. It fails with a Conflict when the Pod is another
+// one by now, is going away or has a node.
+func (r *Resources) Bind(ctx context.Context, key types.NamespacedName, uid types.UID, node string) error {
+	row := r.byKind[corev1.SchemeGroupVersion.WithKind("Pod")]
+	for attempt := 1; ; attempt++ {
+		obj, kv, err := r.load(ctx, row, key.Namespace, key.Name)
+		if err != nil {
+			return err
+		}
+		pod := obj.(*corev1.Pod)
+		if why := unbindable(pod, uid); why != "" {
+			return apierrors.NewConflict(row.GroupResource(), key.Name, fmt.Errorf("bind to %s: %s", node, why))
+		}
+		pod.Spec.NodeName = node
+		setCondition(pod, corev1.PodCondition{
+			Type: corev1.PodScheduled, Status: corev1.ConditionTrue,
+			LastTransitionTime: metav1.NewTime(r.clock.Now()), ObservedGeneration: pod.Generation,
+		})
+		value, err := encode(pod)
+		if err != nil {
+			return apierrors.NewInternalError(err)
+		}
+		t := r.Begin()
+		if err := t.add(&change{row: row, result: pod, main: &store.Op{Key: kv.Key, Value: value, Expect: kv.Revision}}); err != nil {
+			return err
+		}
+		if err := t.Commit(ctx); !apierrors.IsConflict(err) || attempt == attempts {
+			return err
+		}
+	}
+}
+
+func unbindable(pod *corev1.Pod, uid types.UID) string {
+	switch {
+	case uid != "" && pod.UID != uid:
+		return "the pod was created anew"
+	case pod.DeletionTimestamp != nil:
+		return "the pod is being deleted"
+	case pod.Spec.NodeName != "":
+		return "the pod is on node " + pod.Spec.NodeName + " already"
+	}
+	return ""
+}
+
+func setCondition(pod *corev1.Pod, c corev1.PodCondition) {
+	for i := range pod.Status.Conditions {
+		if pod.Status.Conditions[i].Type == c.Type {
+			pod.Status.Conditions[i] = c
+			return
+		}
+	}
+	pod.Status.Conditions = append(pod.Status.Conditions, c)
+}
+
+// FinalizeNamespace removes Berth's own finalizer from a Namespace that is
+// empty, which removes the Namespace.
+func (r *Resources) FinalizeNamespace(ctx context.Context, name string) error {
+	row := r.byKind[corev1.SchemeGroupVersion.WithKind("Namespace")]
+	obj, kv, err := r.load(ctx, row, "", name)
+	if err != nil {
+		return err
+	}
+	obj.(*corev1.Namespace).Spec.Finalizers = nil
+	t := r.Begin()
+	if err := t.put(&change{row: row, result: obj}, obj, kv); err != nil {
+		return err
+	}
+	return t.Commit(ctx)
+}
+
+func (r *Resources) validateCreate(obj client.Object) field.ErrorList {
+	if s, ok := obj.(*v1alpha1.Source); ok {
+		return v1alpha1.Validate(s)
+	}
+	return r.upstream.ValidateCreate(obj)
+}
+
+func (r *Resources) validateUpdate(obj, old client.Object) field.ErrorList {
+	if s, ok := obj.(*v1alpha1.Source); ok {
+		return v1alpha1.Validate(s)
+	}
+	return r.upstream.ValidateUpdate(obj, old)
+}
+
+// ValidateCreate says what is wrong with an object that is not in the cluster,
+// after filling in its defaults. obj is changed.
+func (r *Resources) ValidateCreate(obj client.Object) field.ErrorList {
+	row, err := r.Of(obj)
+	if err != nil {
+		return field.ErrorList{field.InternalError(nil, err)}
+	}
+	if row.prepareCreate != nil {
+		row.prepareCreate(obj)
+	}
+	r.upstream.Default(obj)
+	return r.validateCreate(obj)
+}
+
+// ValidateUpdate says what is wrong with a change of old into obj, after
+// filling in the defaults of obj and what it takes over from old. obj is changed.
+func (r *Resources) ValidateUpdate(obj, old client.Object) field.ErrorList {
+	row, err := r.Of(obj)
+	if err != nil {
+		return field.ErrorList{field.InternalError(nil, err)}
+	}
+	carryOver(row, obj, old)
+	r.upstream.Default(obj)
+	return r.validateUpdate(obj, old)
+}
+
+func invalid(row *Resource, obj client.Object, errs field.ErrorList) error {
+	if len(errs) == 0 {
+		return nil
+	}
+	return apierrors.NewInvalid(row.GroupVersionKind.GroupKind(), obj.GetName(), errs)
+}
