@@ -85,7 +85,7 @@ func (u *Upstream) ValidateCreate(obj runtime.Object) field.ErrorList {
 	if r.create == nil {
 		return nil
 	}
-	return merge(r.create(in), u.scheme.Validate(context.Background(), nil, obj))
+	return merge(r.create(in), u.scheme.Validate(context.Background(), gates(), obj))
 }
 
 // ValidateUpdate says what is wrong with a change of everything but the status,
@@ -102,7 +102,7 @@ func (u *Upstream) ValidateUpdate(obj, old runtime.Object) field.ErrorList {
 	if r.update == nil {
 		return nil
 	}
-	return merge(r.update(in, inOld), u.scheme.ValidateUpdate(context.Background(), nil, obj, old))
+	return merge(r.update(in, inOld), u.scheme.ValidateUpdate(context.Background(), gates(), obj, old))
 }
 
 // ValidateStatus says what is wrong with a change of the status.
@@ -160,6 +160,16 @@ func (u *Upstream) internal(obj runtime.Object) (rules, runtime.Object, error) {
 		return rules{}, nil, fmt.Errorf("convert %s for validation: %w", gvk.Kind, err)
 	}
 	return r, in, nil
+}
+
+// gates are the options that the generated validation asks for. A scale to
+// zero is carried out; the others are alpha in Kubernetes and are not.
+func gates() map[string]bool {
+	return map[string]bool{
+		"HPAScaleToZero": true,
+		"InPlacePodVerticalScalingSchedulerPreemption": false,
+		"WorkloadWithJob": false,
+	}
 }
 
 // merge joins the hand-written and the generated findings. Kubernetes moves

@@ -175,3 +175,14 @@ func invalid(row *Resource, obj client.Object, errs field.ErrorList) error {
 	}
 	return apierrors.NewInvalid(row.GroupVersionKind.GroupKind(), obj.GetName(), errs)
 }
+
+// CreateAll creates objects in one transaction and fills them with what was stored.
+func (r *Resources) CreateAll(ctx context.Context, objs []client.Object) error {
+	t := r.Begin()
+	for _, obj := range objs {
+		if err := t.Create(ctx, obj); err != nil {
+			return err
+		}
+	}
+	return t.Commit(ctx)
+}

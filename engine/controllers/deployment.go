@@ -1,0 +1,463 @@
+package controllers
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"hash/fnv"
+	"slices"
+	"strconv"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/rand"
+
+	"berth.dev/berth/api/client"
+	"berth.dev/berth/api/v1alpha1"
+)
+
+// annotationRevision numbers the ReplicaSets of a Deployment, as Kubernetes does.
+const annotationRevision = "deployment.kubernetes.io/revision"
+
+func gvkOf(k metav1.GroupVersionKind) schema.GroupVersionKind {
+	return schema.GroupVersionKind{Group: k.Group, Version: k.Version, Kind: k.Kind}
+}
+
+func deploymentKind() schema.GroupVersionKind {
+	return appsv1.SchemeGroupVersion.WithKind("Deployment")
+}
+
+// deployments rolls the Pods of a Deployment from one template to the next.
+type deployments struct {
+	*cluster
+	loop *loop
+}
+
+func newDeployments(c *cluster) *deployments {
+	d := &deployments{cluster: c}
+	d.loop = newLoop(c, "deployment", d.reconcile)
+	c.deployments.onChange(func(_, now *appsv1.Deployment) {
+		if now != nil {
+			d.loop.add(now)
+		}
+	})
+	c.replicaSets.onChange(func(old, now *appsv1.ReplicaSet) {
+		rs := cmp.Or(now, old)
+		if ref := controllerOf(rs); ref != nil && ref.Kind == "Deployment" {
+			d.loop.queue.Add(types.NamespacedName{Namespace: rs.Namespace, Name: ref.Name})
+		}
+	})
+	// Recreate waits for the last Pod to be gone.
+	c.pods.onChange(func(old, now *corev1.Pod) {
+		if now != nil {
+			return
+		}
+		if ref := controllerOf(old); ref != nil && ref.Kind == "ReplicaSet" {
+			if rs, ok := c.replicaSets.get(types.NamespacedName{Namespace: old.Namespace, Name: ref.Name}); ok {
+				if owner := controllerOf(rs); owner != nil {
+					d.loop.queue.Add(types.NamespacedName{Namespace: rs.Namespace, Name: owner.Name})
+				}
+			}
+		}
+	})
+	return d
+}
+
+// Run works until the context ends.
+func (d *deployments) Run(ctx context.Context) error {
+	return d.loop.run(ctx, d.cluster.deployments, d.cluster.replicaSets, d.pods)
+}
+
+// rollout is one Deployment with its ReplicaSets, as reconcile sees it.
+type rollout struct {
+	deployment *appsv1.Deployment
+	// current has the Deployment's template; nil before it is created.
+	current *appsv1.ReplicaSet
+	// old are all others, the oldest first.
+	old []*appsv1.ReplicaSet
+}
+
+func (d *deployments) reconcile(ctx context.Context, key types.NamespacedName) error {
+	dep, ok := d.cluster.deployments.get(key)
+	if !ok || dep.DeletionTimestamp != nil {
+		return nil
+	}
+	r := d.observe(dep)
+	if err := d.step(ctx, &r); err != nil {
+		return err
+	}
+	if err := d.cleanUp(ctx, &r); err != nil {
+		return err
+	}
+	return d.updateStatus(ctx, &r)
+}
+
+func (d *deployments) observe(dep *appsv1.Deployment) rollout {
+	r := rollout{deployment: dep}
+	for _, rs := range d.cluster.replicaSets.ownedBy(dep.UID) {
+		if controls(dep, rs) && rs.DeletionTimestamp == nil {
+			r.old = append(r.old, rs.DeepCopy())
+		}
+	}
+	slices.SortFunc(r.old, func(a, b *appsv1.ReplicaSet) int {
+		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
+	})
+	for i, rs := range r.old {
+		if sameTemplate(&rs.Spec.Template, &dep.Spec.Template) {
+			r.current = rs
+			r.old = slices.Delete(r.old, i, i+1)
+			break
+		}
+	}
+	return r
+}
+
+// sameTemplate compares without the label that the controller adds.
+func sameTemplate(a, b *corev1.PodTemplateSpec) bool {
+	a, b = a.DeepCopy(), b.DeepCopy()
+	delete(a.Labels, appsv1.DefaultDeploymentUniqueLabelKey)
+	delete(b.Labels, appsv1.DefaultDeploymentUniqueLabelKey)
+	return equality.Semantic.DeepEqual(a, b)
+}
+
+// step moves a rollout by what may be done now.
+func (d *deployments) step(ctx context.Context, r *rollout) error {
+	dep := r.deployment
+	if dep.Spec.Paused {
+		return d.scaleActive(ctx, r)
+	}
+	recreate := dep.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType
+	if recreate {
+		waiting, err := d.stopOld(ctx, r)
+		if waiting || err != nil {
+			return err
+		}
+	}
+	if r.current == nil {
+		return d.createReplicaSet(ctx, r)
+	}
+	if err := d.syncReplicaSet(ctx, r); err != nil {
+		return err
+	}
+	if recreate {
+		return d.scale(ctx, r, r.current, *dep.Spec.Replicas)
+	}
+	return d.roll(ctx, r)
+}
+
+// scaleActive follows a change of replicas while the rollout is paused.
+func (d *deployments) scaleActive(ctx context.Context, r *rollout) error {
+	var active *appsv1.ReplicaSet
+	for _, rs := range r.all() {
+		if *rs.Spec.Replicas > 0 {
+			if active != nil {
+				return nil // in the middle of a rollout: leave the balance
+			}
+			active = rs
+		}
+	}
+	if active == nil {
+		active = r.current
+	}
+	if active == nil {
+		return nil
+	}
+	return d.scale(ctx, r, active, *r.deployment.Spec.Replicas)
+}
+
+func (r *rollout) all() []*appsv1.ReplicaSet {
+	if r.current == nil {
+		return r.old
+	}
+	return append(slices.Clone(r.old), r.current)
+}
+
+// stopOld scales the old ReplicaSets to nothing and reports whether any of
+// their Pods is still there.
+func (d *deployments) stopOld(ctx context.Context, r *rollout) (waiting bool, err error) {
+	for _, rs := range r.old {
+		if err := d.scale(ctx, r, rs, 0); err != nil {
+			return false, err
+		}
+		for _, p := range d.pods.ownedBy(rs.UID) {
+			waiting = waiting || !podFinished(p)
+		}
+	}
+	return waiting, nil
+}
+
+// roll is one step of a rolling update: grow the current ReplicaSet as far as
+// maxSurge allows, then shrink the old ones as far as maxUnavailable allows.
+func (d *deployments) roll(ctx context.Context, r *rollout) error {
+	want := *r.deployment.Spec.Replicas
+	surge, unavailable := rollingLimits(r.deployment)
+	var total, available int32
+	for _, rs := range r.all() {
+		// What a shrinking ReplicaSet still has counts until it is gone.
+		total += max(*rs.Spec.Replicas, rs.Status.Replicas)
+		available += min(rs.Status.AvailableReplicas, *rs.Spec.Replicas)
+	}
+	current := *r.current.Spec.Replicas
+	if current > want {
+		if err := d.scale(ctx, r, r.current, want); err != nil {
+			return err
+		}
+	} else if room := want + surge - total; current < want && room > 0 {
+		grow := min(room, want-current)
+		if err := d.scale(ctx, r, r.current, current+grow); err != nil {
+			return err
+		}
+		total += grow
+	}
+	// Pods that are not available are missed by nobody: they go first, and cost nothing.
+	unready := *r.current.Spec.Replicas - min(r.current.Status.AvailableReplicas, *r.current.Spec.Replicas)
+	spare := total - (want - unavailable) - unready
+	for _, rs := range r.old {
+		broken := *rs.Spec.Replicas - min(rs.Status.AvailableReplicas, *rs.Spec.Replicas)
+		if cut := min(broken, spare); cut > 0 && settledStatus(rs) {
+			if err := d.scale(ctx, r, rs, *rs.Spec.Replicas-cut); err != nil {
+				return err
+			}
+			spare -= cut
+		}
+	}
+	spare = min(spare, available-(want-unavailable))
+	for _, rs := range r.old {
+		if cut := min(*rs.Spec.Replicas, spare); cut > 0 {
+			if err := d.scale(ctx, r, rs, *rs.Spec.Replicas-cut); err != nil {
+				return err
+			}
+			spare -= cut
+		}
+	}
+	return nil
+}
+
+// settledStatus: the ReplicaSet's own controller has seen its present size.
+func settledStatus(rs *appsv1.ReplicaSet) bool {
+	return rs.Status.ObservedGeneration >= rs.Generation && rs.Status.Replicas == *rs.Spec.Replicas
+}
+
+// rollingLimits resolves percentages: surge is rounded up, unavailable down,
+// and when both are zero one Pod may be unavailable.
+func rollingLimits(dep *appsv1.Deployment) (surge, unavailable int32) {
+	want := int(*dep.Spec.Replicas)
+	u := dep.Spec.Strategy.RollingUpdate
+	if u == nil {
+		return 1, 0
+	}
+	s, err1 := intstr.GetScaledValueFromIntOrPercent(intstr.ValueOrDefault(u.MaxSurge, intstr.FromInt32(0)), want, true)
+	m, err2 := intstr.GetScaledValueFromIntOrPercent(intstr.ValueOrDefault(u.MaxUnavailable, intstr.FromInt32(0)), want, false)
+	if err1 != nil || err2 != nil || (s == 0 && m == 0) {
+		m = 1
+	}
+	return int32(s), min(int32(m), int32(want))
+}
+
+func (d *deployments) scale(ctx context.Context, r *rollout, rs *appsv1.ReplicaSet, n int32) error {
+	was := *rs.Spec.Replicas
+	if was == n {
+		return nil
+	}
+	next := rs.DeepCopy()
+	next.Spec.Replicas = &n
+	if err := d.resources.Update(ctx, next); err != nil {
+		return err
+	}
+	*rs = *next
+	verb := "up"
+	if n < was {
+		verb = "down"
+	}
+	d.events.Normal(ctx, deploymentKind(), r.deployment, "ScalingReplicaSet", "Scaled %s replica set %s from %d to %d", verb, rs.Name, was, n)
+	return nil
+}
+
+func (d *deployments) createReplicaSet(ctx context.Context, r *rollout) error {
+	dep := r.deployment
+	hash := templateHash(&dep.Spec.Template, dep.Status.CollisionCount)
+	template := *dep.Spec.Template.DeepCopy()
+	template.Labels = with(template.Labels, appsv1.DefaultDeploymentUniqueLabelKey, hash)
+	selector := dep.Spec.Selector.DeepCopy()
+	selector.MatchLabels = with(selector.MatchLabels, appsv1.DefaultDeploymentUniqueLabelKey, hash)
+	yes := true
+	n := r.firstSize()
+	rs := &appsv1.ReplicaSet{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: dep.Namespace, Name: dep.Name + "-" + hash, Labels: template.Labels,
+			Annotations: r.annotations(r.nextRevision()),
+			OwnerReferences: []metav1.OwnerReference{{
+				APIVersion: "apps/v1", Kind: "Deployment", Name: dep.Name, UID: dep.UID, Controller: &yes, BlockOwnerDeletion: &yes,
+			}},
+		},
+		Spec: appsv1.ReplicaSetSpec{Replicas: &n, MinReadySeconds: dep.Spec.MinReadySeconds, Selector: selector, Template: template},
+	}
+	err := d.resources.Create(ctx, rs)
+	if apierrors.IsAlreadyExists(err) {
+		return d.collision(ctx, dep, rs)
+	}
+	if err != nil {
+		return fmt.Errorf("create replica set: %w", err)
+	}
+	r.current = rs
+	d.events.Normal(ctx, deploymentKind(), dep, "ScalingReplicaSet", "Scaled up replica set %s from 0 to %d", rs.Name, n)
+	return nil
+}
+
+// collision: the name is taken. When the view is merely behind, the event of
+// the ReplicaSet brings the key back; when it is another template, the hash
+// is made anew.
+func (d *deployments) collision(ctx context.Context, dep *appsv1.Deployment, rs *appsv1.ReplicaSet) error {
+	var have appsv1.ReplicaSet
+	if err := d.resources.Get(ctx, client.Key(rs), &have); err != nil {
+		return err
+	}
+	if controls(dep, &have) && sameTemplate(&have.Spec.Template, &dep.Spec.Template) {
+		return nil
+	}
+	next := dep.DeepCopy()
+	count := int32(1)
+	if dep.Status.CollisionCount != nil {
+		count = *dep.Status.CollisionCount + 1
+	}
+	next.Status.CollisionCount = &count
+	return d.resources.UpdateStatus(ctx, next)
+}
+
+// firstSize is how many Pods a new ReplicaSet begins with.
+func (r *rollout) firstSize() int32 {
+	want := *r.deployment.Spec.Replicas
+	if r.deployment.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType {
+		return want
+	}
+	surge, _ := rollingLimits(r.deployment)
+	room := want + surge
+	for _, rs := range r.old {
+		room -= max(*rs.Spec.Replicas, rs.Status.Replicas)
+	}
+	return max(0, min(want, room))
+}
+
+// syncReplicaSet keeps on the current ReplicaSet what is not part of the template.
+func (d *deployments) syncReplicaSet(ctx context.Context, r *rollout) error {
+	rs := r.current
+	revision := rs.Annotations[annotationRevision]
+	if n := r.nextRevision(); revisionOf(rs) < n-1 || revision == "" {
+		revision = strconv.FormatInt(n, 10)
+	}
+	next := rs.DeepCopy()
+	next.Annotations = r.annotations(mustInt(revision))
+	next.Spec.MinReadySeconds = r.deployment.Spec.MinReadySeconds
+	if equality.Semantic.DeepEqual(next, rs) {
+		return nil
+	}
+	if err := d.resources.Update(ctx, next); err != nil {
+		return err
+	}
+	r.current = next
+	return nil
+}
+
+func mustInt(s string) int64 {
+	n, _ := strconv.ParseInt(s, 10, 64) // an unreadable number counts as none
+	return n
+}
+
+func revisionOf(rs *appsv1.ReplicaSet) int64 { return mustInt(rs.Annotations[annotationRevision]) }
+
+// nextRevision is one more than the largest of the old ReplicaSets.
+func (r *rollout) nextRevision() int64 {
+	largest := int64(0)
+	for _, rs := range r.old {
+		largest = max(largest, revisionOf(rs))
+	}
+	return largest + 1
+}
+
+// annotations that a ReplicaSet takes over from its Deployment.
+func (r *rollout) annotations(revision int64) map[string]string {
+	out := map[string]string{}
+	for k, v := range r.deployment.Annotations {
+		switch k {
+		case corev1.LastAppliedConfigAnnotation, annotationRevision, v1alpha1.AnnotationOrigin, v1alpha1.AnnotationRevision, v1alpha1.AnnotationPrune:
+		default:
+			out[k] = v
+		}
+	}
+	surge, _ := rollingLimits(r.deployment)
+	out[annotationRevision] = strconv.FormatInt(revision, 10)
+	out["deployment.kubernetes.io/desired-replicas"] = strconv.Itoa(int(*r.deployment.Spec.Replicas))
+	out["deployment.kubernetes.io/max-replicas"] = strconv.Itoa(int(*r.deployment.Spec.Replicas + surge))
+	return out
+}
+
+func with(m map[string]string, k, v string) map[string]string {
+	out := map[string]string{k: v}
+	for key, value := range m {
+		if key != k {
+			out[key] = value
+		}
+	}
+	return out
+}
+
+func templateHash(t *corev1.PodTemplateSpec, collisions *int32) string {
+	b, _ := json.Marshal(t) // a decoded template always encodes
+	h := fnv.New32a()
+	h.Write(b)
+	if collisions != nil {
+		fmt.Fprintf(h, "/%d", *collisions)
+	}
+	return rand.SafeEncodeString(strconv.FormatUint(uint64(h.Sum32()), 10))
+}
+
+// cleanUp removes the oldest ReplicaSets beyond the history limit.
+func (d *deployments) cleanUp(ctx context.Context, r *rollout) error {
+	limit := r.deployment.Spec.RevisionHistoryLimit
+	if limit == nil || !complete(r) {
+		return nil
+	}
+	var idle []*appsv1.ReplicaSet
+	for _, rs := range r.old {
+		if *rs.Spec.Replicas == 0 && rs.Status.Replicas == 0 {
+			idle = append(idle, rs)
+		}
+	}
+	slices.SortStableFunc(idle, func(a, b *appsv1.ReplicaSet) int { return cmp.Compare(revisionOf(a), revisionOf(b)) })
+	for _, rs := range idle[:max(0, len(idle)-int(*limit))] {
+		err := d.resources.Delete(ctx, rs.DeepCopy(), client.DeleteOptions{UID: rs.UID})
+		if err != nil && !apierrors.IsNotFound(err) {
+			return err
+		}
+	}
+	return nil
+}
+
+// complete: all Pods are of the current template, available, and no old one is left.
+func complete(r *rollout) bool {
+	if r.current == nil {
+		return false
+	}
+	want := *r.deployment.Spec.Replicas
+	for _, rs := range r.old {
+		if rs.Status.Replicas > 0 || *rs.Spec.Replicas > 0 {
+			return false
+		}
+	}
+	return r.current.Status.Replicas == want && r.current.Status.AvailableReplicas == want && r.current.Status.ObservedGeneration >= r.current.Generation
+}
+
+func (d *deployments) progressDeadline(dep *appsv1.Deployment) time.Duration {
+	if dep.Spec.ProgressDeadlineSeconds == nil {
+		return 0
+	}
+	return time.Duration(*dep.Spec.ProgressDeadlineSeconds) * time.Second
+}

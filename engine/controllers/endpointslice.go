@@ -1,0 +1,238 @@
+package controllers
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+
+	"berth.dev/berth/api/client"
+)
+
+const (
+	// endpointsPerSlice is Kubernetes' default.
+	endpointsPerSlice = 100
+	managedBy         = "endpointslice-controller.berth.dev"
+)
+
+// endpoints keeps the EndpointSlices of each Service with a selector.
+type endpoints struct {
+	*cluster
+	loop *loop
+}
+
+func newEndpoints(c *cluster) *endpoints {
+	e := &endpoints{cluster: c}
+	e.loop = newLoop(c, "endpointslice", e.reconcile)
+	c.services.onChange(func(_, now *corev1.Service) {
+		if now != nil {
+			e.loop.add(now)
+		}
+	})
+	c.pods.onChange(func(old, now *corev1.Pod) {
+		if old != nil && now != nil && equality.Semantic.DeepEqual(endpointView(old), endpointView(now)) {
+			return
+		}
+		for _, pod := range []*corev1.Pod{old, now} {
+			if pod != nil {
+				e.podChanged(pod)
+			}
+		}
+	})
+	return e
+}
+
+// endpointView is what of a Pod shows in a slice.
+func endpointView(p *corev1.Pod) any {
+	return []any{p.Labels, p.Status.PodIP, p.Spec.NodeName, podReady(p), p.DeletionTimestamp != nil, podFinished(p)}
+}
+
+func (e *endpoints) podChanged(pod *corev1.Pod) {
+	for _, s := range e.services.inNamespace(pod.Namespace) {
+		if selects(s, pod) {
+			e.loop.add(s)
+		}
+	}
+}
+
+func selects(s *corev1.Service, p *corev1.Pod) bool {
+	return len(s.Spec.Selector) > 0 && labels.SelectorFromSet(s.Spec.Selector).Matches(labels.Set(p.Labels))
+}
+
+// Run works until the context ends.
+func (e *endpoints) Run(ctx context.Context) error { return e.loop.run(ctx, e.services, e.pods) }
+
+func (e *endpoints) reconcile(ctx context.Context, key types.NamespacedName) error {
+	s, ok := e.services.get(key)
+	if !ok || s.DeletionTimestamp != nil || len(s.Spec.Selector) == 0 || s.Spec.Type == corev1.ServiceTypeExternalName {
+		return nil
+	}
+	var have discoveryv1.EndpointSliceList
+	selector := labels.SelectorFromSet(labels.Set{discoveryv1.LabelServiceName: s.Name, discoveryv1.LabelManagedBy: managedBy})
+	if err := e.resources.List(ctx, &have, client.ListOptions{Namespace: s.Namespace, Labels: selector}); err != nil {
+		return err
+	}
+	want := e.slices(s)
+	t := e.resources.Begin()
+	for i, slice := range want {
+		if i >= len(have.Items) {
+			if err := t.Create(ctx, slice); err != nil {
+				return fmt.Errorf("create endpoint slice: %w", err)
+			}
+			continue
+		}
+		next := have.Items[i].DeepCopy()
+		next.Labels, next.Endpoints, next.Ports, next.OwnerReferences = slice.Labels, slice.Endpoints, slice.Ports, slice.OwnerReferences
+		if equality.Semantic.DeepEqual(next, &have.Items[i]) {
+			continue
+		}
+		next.Generation++
+		if err := t.Update(ctx, next); err != nil {
+			return fmt.Errorf("update endpoint slice %s: %w", next.Name, err)
+		}
+	}
+	for i := len(want); i < len(have.Items); i++ {
+		if err := t.Delete(ctx, &have.Items[i], client.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+			return fmt.Errorf("delete endpoint slice: %w", err)
+		}
+	}
+	return t.Commit(ctx)
+}
+
+// slices are the endpoints of a Service, grouped by the numbers that its ports
+// come to: a named target port may differ from Pod to Pod.
+func (e *endpoints) slices(s *corev1.Service) []*discoveryv1.EndpointSlice {
+	type group struct {
+		ports     []discoveryv1.EndpointPort
+		endpoints []discoveryv1.Endpoint
+	}
+	groups := map[string]*group{}
+	var order []string
+	pods := e.pods.inNamespace(s.Namespace)
+	slices.SortFunc(pods, func(a, b *corev1.Pod) int { return cmp.Compare(a.Name, b.Name) })
+	for _, p := range pods {
+		if !selects(s, p) || p.Status.PodIP == "" || podFinished(p) {
+			continue
+		}
+		ports := portsOn(s, p)
+		k := fmt.Sprint(describePorts(ports))
+		if groups[k] == nil {
+			groups[k] = &group{ports: ports}
+			order = append(order, k)
+		}
+		groups[k].endpoints = append(groups[k].endpoints, endpointOf(s, p))
+	}
+	slices.Sort(order)
+	if len(order) == 0 {
+		order, groups[""] = []string{""}, &group{ports: []discoveryv1.EndpointPort{}}
+	}
+	var out []*discoveryv1.EndpointSlice
+	for _, k := range order {
+		for chunk := range chunks(groups[k].endpoints, endpointsPerSlice) {
+			out = append(out, newSlice(s, groups[k].ports, chunk))
+		}
+	}
+	return out
+}
+
+// chunks yields at least one, which may be empty.
+func chunks[T any](all []T, size int) func(func([]T) bool) {
+	return func(yield func([]T) bool) {
+		for first := true; first || len(all) > 0; first = false {
+			n := min(size, len(all))
+			if !yield(all[:n]) {
+				return
+			}
+			all = all[n:]
+		}
+	}
+}
+
+func describePorts(ports []discoveryv1.EndpointPort) []string {
+	var out []string
+	for _, p := range ports {
+		out = append(out, fmt.Sprintf("%s/%s/%d", *p.Name, *p.Protocol, *p.Port))
+	}
+	return out
+}
+
+func portsOn(s *corev1.Service, p *corev1.Pod) []discoveryv1.EndpointPort {
+	out := []discoveryv1.EndpointPort{}
+	for i := range s.Spec.Ports {
+		sp := s.Spec.Ports[i]
+		number := targetPort(&sp, p)
+		if number == 0 {
+			continue
+		}
+		out = append(out, discoveryv1.EndpointPort{Name: &sp.Name, Protocol: &sp.Protocol, Port: &number, AppProtocol: sp.AppProtocol})
+	}
+	return out
+}
+
+// targetPort is 0 when the Pod has no port of that name.
+func targetPort(sp *corev1.ServicePort, p *corev1.Pod) int32 {
+	if sp.TargetPort.StrVal == "" {
+		return cmp.Or(sp.TargetPort.IntVal, sp.Port)
+	}
+	for _, list := range [][]corev1.Container{p.Spec.Containers, p.Spec.InitContainers} {
+		for _, c := range list {
+			for _, cp := range c.Ports {
+				if cp.Name == sp.TargetPort.StrVal && cp.Protocol == sp.Protocol {
+					return cp.ContainerPort
+				}
+			}
+		}
+	}
+	return 0
+}
+
+func endpointOf(s *corev1.Service, p *corev1.Pod) discoveryv1.Endpoint {
+	serving := podReady(p)
+	terminating := p.DeletionTimestamp != nil
+	ready := (serving && !terminating) || s.Spec.PublishNotReadyAddresses
+	ep := discoveryv1.Endpoint{
+		Addresses:  []string{p.Status.PodIP},
+		Conditions: discoveryv1.EndpointConditions{Ready: &ready, Serving: &serving, Terminating: &terminating},
+		TargetRef:  &corev1.ObjectReference{Kind: "Pod", Namespace: p.Namespace, Name: p.Name, UID: p.UID},
+	}
+	if p.Spec.NodeName != "" {
+		ep.NodeName = &p.Spec.NodeName
+	}
+	if p.Spec.Hostname != "" && p.Spec.Subdomain == s.Name {
+		ep.Hostname = &p.Spec.Hostname
+	}
+	return ep
+}
+
+func newSlice(s *corev1.Service, ports []discoveryv1.EndpointPort, eps []discoveryv1.Endpoint) *discoveryv1.EndpointSlice {
+	yes := true
+	l := map[string]string{}
+	for k, v := range s.Labels {
+		if k != "berth.dev/source" {
+			l[k] = v
+		}
+	}
+	l[discoveryv1.LabelServiceName], l[discoveryv1.LabelManagedBy] = s.Name, managedBy
+	if s.Spec.ClusterIP == corev1.ClusterIPNone {
+		l[corev1.IsHeadlessService] = ""
+	}
+	return &discoveryv1.EndpointSlice{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: s.Namespace, GenerateName: s.Name + "-", Labels: l,
+			OwnerReferences: []metav1.OwnerReference{{
+				APIVersion: "v1", Kind: "Service", Name: s.Name, UID: s.UID, Controller: &yes, BlockOwnerDeletion: &yes,
+			}},
+		},
+		AddressType: discoveryv1.AddressTypeIPv4,
+		Ports:       ports,
+		Endpoints:   eps,
+	}
+}

@@ -1,0 +1,267 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+
+	"berth.dev/berth/api/client"
+	"berth.dev/berth/engine/resources"
+)
+
+// collector deletes what names an owner that is gone, and carries out
+// foreground and orphaning deletions.
+type collector struct {
+	*cluster
+	loop *loop
+	// complete closes when every kind has been listed once.
+	complete chan struct{}
+
+	mu       sync.Mutex
+	nodes    map[types.UID]*ownedObject
+	byOwner  map[types.UID]map[types.UID]bool
+	awaiting int
+}
+
+// ownedObject is what of an object matters for collection.
+type ownedObject struct {
+	row        *resources.Resource
+	key        types.NamespacedName
+	owners     []metav1.OwnerReference
+	deleting   bool
+	foreground bool
+	orphan     bool
+}
+
+func newCollector(c *cluster) *collector {
+	g := &collector{
+		cluster: c, complete: make(chan struct{}),
+		nodes: map[types.UID]*ownedObject{}, byOwner: map[types.UID]map[types.UID]bool{},
+	}
+	// The key is a UID, in the place of a name.
+	g.loop = newLoop(c, "garbage-collector", g.reconcile)
+	return g
+}
+
+func (g *collector) ready() <-chan struct{} { return g.complete }
+
+func collectable(row *resources.Resource) bool { return row.Kind != "Event" && row.Kind != "Lease" }
+
+// Run follows every kind until the context ends.
+func (g *collector) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, row := range g.resources.All() {
+		if collectable(row) {
+			g.awaiting++
+		}
+	}
+	for _, row := range g.resources.All() {
+		if collectable(row) {
+			group.Go(func() error {
+				return client.Follow(ctx, g.resources, row.NewList(), client.ListOptions{}, &collectorFollower{g, row})
+			})
+		}
+	}
+	group.Go(func() error { return g.loop.run(ctx, g) })
+	return group.Wait()
+}
+
+type collectorFollower struct {
+	*collector
+	row *resources.Resource
+}
+
+// Synced implements client.Follower.
+func (f *collectorFollower) Synced() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.awaiting--; f.awaiting == 0 {
+		close(f.complete)
+	}
+}
+
+// Set implements client.Follower.
+func (f *collectorFollower) Set(obj client.Object) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	uid := obj.GetUID()
+	f.unlink(uid)
+	finalizers := obj.GetFinalizers()
+	o := &ownedObject{
+		row: f.row, key: client.Key(obj), owners: obj.GetOwnerReferences(),
+		deleting:   obj.GetDeletionTimestamp() != nil,
+		foreground: slices.Contains(finalizers, metav1.FinalizerDeleteDependents),
+		orphan:     slices.Contains(finalizers, metav1.FinalizerOrphanDependents),
+	}
+	f.nodes[uid] = o
+	for _, owner := range o.owners {
+		if f.byOwner[owner.UID] == nil {
+			f.byOwner[owner.UID] = map[types.UID]bool{}
+		}
+		f.byOwner[owner.UID][uid] = true
+		f.enqueue(uid)
+	}
+	if o.deleting && (o.foreground || o.orphan) {
+		f.enqueue(uid)
+	}
+}
+
+// Gone implements client.Follower.
+func (f *collectorFollower) Gone(obj client.Object) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	uid := obj.GetUID()
+	if o := f.nodes[uid]; o != nil {
+		for _, owner := range o.owners {
+			f.enqueue(owner.UID)
+		}
+	}
+	f.unlink(uid)
+	delete(f.nodes, uid)
+	for child := range f.byOwner[uid] {
+		f.enqueue(child)
+	}
+}
+
+func (g *collector) unlink(uid types.UID) {
+	if old := g.nodes[uid]; old != nil {
+		for _, owner := range old.owners {
+			delete(g.byOwner[owner.UID], uid)
+			if len(g.byOwner[owner.UID]) == 0 {
+				delete(g.byOwner, owner.UID)
+			}
+		}
+	}
+}
+
+func (g *collector) enqueue(uid types.UID) {
+	g.loop.queue.Add(types.NamespacedName{Name: string(uid)})
+}
+
+func (g *collector) find(uid types.UID) (o ownedObject, children []types.UID, ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	found := g.nodes[uid]
+	if found == nil {
+		return ownedObject{}, nil, false
+	}
+	for child := range g.byOwner[uid] {
+		children = append(children, child)
+	}
+	slices.Sort(children)
+	return *found, children, true
+}
+
+func (g *collector) reconcile(ctx context.Context, key types.NamespacedName) error {
+	uid := types.UID(key.Name)
+	o, children, ok := g.find(uid)
+	if !ok {
+		return nil
+	}
+	if o.deleting {
+		return g.finish(ctx, uid, o, children)
+	}
+	if len(o.owners) == 0 {
+		return nil
+	}
+	for _, owner := range o.owners {
+		alive, err := g.alive(ctx, o, owner)
+		if alive || err != nil {
+			return err
+		}
+	}
+	return g.delete(ctx, uid, o, "")
+}
+
+// alive asks the store itself, for the view may be a moment behind.
+func (g *collector) alive(ctx context.Context, o ownedObject, owner metav1.OwnerReference) (bool, error) {
+	gvk := schema.FromAPIVersionAndKind(owner.APIVersion, owner.Kind)
+	row, known := g.resources.ByKind(gvk)
+	if !known {
+		return true, nil // a kind that is not kept here: nothing can be said of it
+	}
+	obj := row.New()
+	err := g.resources.Get(ctx, types.NamespacedName{Namespace: o.key.Namespace, Name: owner.Name}, obj)
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look up owner %s %s: %w", owner.Kind, owner.Name, err)
+	}
+	waits := obj.GetDeletionTimestamp() != nil && slices.Contains(obj.GetFinalizers(), metav1.FinalizerDeleteDependents)
+	return obj.GetUID() == owner.UID && !waits, nil
+}
+
+func (g *collector) delete(ctx context.Context, uid types.UID, o ownedObject, p metav1.DeletionPropagation) error {
+	obj := o.row.New()
+	obj.SetNamespace(o.key.Namespace)
+	obj.SetName(o.key.Name)
+	err := g.resources.Delete(ctx, obj, client.DeleteOptions{UID: uid, Propagation: p})
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		return nil
+	}
+	return err
+}
+
+// finish takes the next step of an owner's own deletion.
+func (g *collector) finish(ctx context.Context, uid types.UID, o ownedObject, children []types.UID) error {
+	switch {
+	case o.orphan:
+		for _, child := range children {
+			if err := g.orphan(ctx, uid, child); err != nil {
+				return err
+			}
+		}
+		return g.removeFinalizer(ctx, o, metav1.FinalizerOrphanDependents)
+	case o.foreground && len(children) > 0:
+		for _, child := range children {
+			c, _, ok := g.find(child)
+			if ok && !c.deleting {
+				if err := g.delete(ctx, child, c, metav1.DeletePropagationForeground); err != nil {
+					return err
+				}
+			}
+		}
+		return nil // the last child's end brings the owner back
+	case o.foreground:
+		return g.removeFinalizer(ctx, o, metav1.FinalizerDeleteDependents)
+	}
+	return nil
+}
+
+func (g *collector) orphan(ctx context.Context, owner, child types.UID) error {
+	c, _, ok := g.find(child)
+	if !ok {
+		return nil
+	}
+	obj := c.row.New()
+	if err := g.resources.Get(ctx, c.key, obj); err != nil {
+		return ignoreNotFound(err)
+	}
+	refs := slices.DeleteFunc(slices.Clone(obj.GetOwnerReferences()), func(r metav1.OwnerReference) bool { return r.UID == owner })
+	obj.SetOwnerReferences(refs)
+	return ignoreNotFound(g.resources.Update(ctx, obj))
+}
+
+func (g *collector) removeFinalizer(ctx context.Context, o ownedObject, name string) error {
+	obj := o.row.New()
+	if err := g.resources.Get(ctx, o.key, obj); err != nil {
+		return ignoreNotFound(err)
+	}
+	obj.SetFinalizers(slices.DeleteFunc(slices.Clone(obj.GetFinalizers()), func(f string) bool { return f == name }))
+	return ignoreNotFound(g.resources.Update(ctx, obj))
+}
+
+func ignoreNotFound(err error) error {
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,52 @@
+package controllers
+
+import (
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// What controllers ask of a Pod.
+
+func podFinished(p *corev1.Pod) bool {
+	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
+}
+
+// podActive: not finished and not going away.
+func podActive(p *corev1.Pod) bool { return p.DeletionTimestamp == nil && !podFinished(p) }
+
+func podCondition(p *corev1.Pod, t corev1.PodConditionType) *corev1.PodCondition {
+	for i := range p.Status.Conditions {
+		if p.Status.Conditions[i].Type == t {
+			return &p.Status.Conditions[i]
+		}
+	}
+	return nil
+}
+
+func podReady(p *corev1.Pod) bool {
+	c := podCondition(p, corev1.PodReady)
+	return c != nil && c.Status == corev1.ConditionTrue
+}
+
+// podAvailable: ready for minReady. When it is not yet, wait is how long it
+// will take, or 0 when it isn't ready.
+func podAvailable(p *corev1.Pod, minReady time.Duration, now time.Time) (available bool, wait time.Duration) {
+	if !podReady(p) {
+		return false, 0
+	}
+	if minReady == 0 {
+		return true, 0
+	}
+	since := podCondition(p, corev1.PodReady).LastTransitionTime
+	left := since.Add(minReady).Sub(now)
+	return left <= 0, max(left, 0)
+}
+
+func podRestarts(p *corev1.Pod) int32 {
+	var n int32
+	for _, s := range p.Status.ContainerStatuses {
+		n = max(n, s.RestartCount)
+	}
+	return n
+}

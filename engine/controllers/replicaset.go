@@ -1,0 +1,304 @@
+package controllers
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+
+	"berth.dev/berth/api/client"
+)
+
+// podBatch is how many Pods are created in one transaction.
+const podBatch = 250
+
+func replicaSetKind() metav1.GroupVersionKind {
+	return metav1.GroupVersionKind{Group: "apps", Version: "v1", Kind: "ReplicaSet"}
+}
+
+// replicaSets keeps as many Pods as a ReplicaSet wants.
+type replicaSets struct {
+	*cluster
+	loop *loop
+
+	mu sync.Mutex
+	// pending are the Pods that were created or deleted but are not yet seen
+	// so in the view, by the UID of their ReplicaSet.
+	pending map[types.UID]*pendingPods
+}
+
+type pendingPods struct {
+	created map[types.UID]bool
+	deleted map[types.UID]bool
+}
+
+func newReplicaSets(c *cluster) *replicaSets {
+	r := &replicaSets{cluster: c, pending: map[types.UID]*pendingPods{}}
+	r.loop = newLoop(c, "replicaset", r.reconcile)
+	c.replicaSets.onChange(func(old, now *appsv1.ReplicaSet) {
+		if now == nil {
+			r.forget(old.UID)
+			return
+		}
+		r.loop.add(now)
+	})
+	c.pods.onChange(r.podChanged)
+	return r
+}
+
+// Run works until the context ends.
+func (r *replicaSets) Run(ctx context.Context) error {
+	return r.loop.run(ctx, r.cluster.replicaSets, r.pods)
+}
+
+func (r *replicaSets) podChanged(old, now *corev1.Pod) {
+	pod := cmp.Or(now, old)
+	ref := controllerOf(pod)
+	if ref == nil || ref.Kind != "ReplicaSet" {
+		return
+	}
+	r.observe(ref.UID, pod, now == nil)
+	r.loop.queue.Add(types.NamespacedName{Namespace: pod.Namespace, Name: ref.Name})
+}
+
+func (r *replicaSets) observe(owner types.UID, pod *corev1.Pod, gone bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p := r.pending[owner]; p != nil {
+		delete(p.created, pod.UID)
+		if gone || pod.DeletionTimestamp != nil {
+			delete(p.deleted, pod.UID)
+		}
+	}
+}
+
+func (r *replicaSets) expect(owner types.UID, created, deleted []types.UID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := r.pending[owner]
+	if p == nil {
+		p = &pendingPods{created: map[types.UID]bool{}, deleted: map[types.UID]bool{}}
+		r.pending[owner] = p
+	}
+	for _, uid := range created {
+		p.created[uid] = true
+	}
+	for _, uid := range deleted {
+		p.deleted[uid] = true
+	}
+}
+
+// settled reports whether the view shows everything that was done.
+func (r *replicaSets) settled(owner types.UID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := r.pending[owner]
+	return p == nil || len(p.created)+len(p.deleted) == 0
+}
+
+func (r *replicaSets) forget(owner types.UID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.pending, owner)
+}
+
+func (r *replicaSets) reconcile(ctx context.Context, key types.NamespacedName) error {
+	rs, ok := r.cluster.replicaSets.get(key)
+	if !ok {
+		return nil
+	}
+	var active []*corev1.Pod
+	for _, p := range r.pods.ownedBy(rs.UID) {
+		if controls(rs, p) && podActive(p) {
+			active = append(active, p)
+		}
+	}
+	// Until the view has caught up, what is missing cannot be told from what
+	// was just made. The event that is waited for brings the key back.
+	if rs.DeletionTimestamp == nil && r.settled(rs.UID) {
+		if err := r.scale(ctx, rs, active); err != nil {
+			r.reportFailure(ctx, rs, err)
+			return err
+		}
+	}
+	return r.updateStatus(ctx, rs, active)
+}
+
+func (r *replicaSets) scale(ctx context.Context, rs *appsv1.ReplicaSet, active []*corev1.Pod) error {
+	switch want := int(*rs.Spec.Replicas); {
+	case len(active) < want:
+		return r.create(ctx, rs, want-len(active))
+	case len(active) > want:
+		slices.SortFunc(active, deletionOrder)
+		return r.delete(ctx, rs, active[:len(active)-want])
+	}
+	return nil
+}
+
+func (r *replicaSets) create(ctx context.Context, rs *appsv1.ReplicaSet, n int) error {
+	for n > 0 {
+		batch := min(n, podBatch)
+		n -= batch
+		pods := make([]client.Object, batch)
+		for i := range pods {
+			pods[i] = podOf(rs)
+		}
+		if err := r.resources.CreateAll(ctx, pods); err != nil {
+			return fmt.Errorf("create pods: %w", err)
+		}
+		uids := make([]types.UID, batch)
+		for i, p := range pods {
+			uids[i] = p.GetUID()
+			r.events.Normal(ctx, gvkOf(replicaSetKind()), rs, "SuccessfulCreate", "Created pod: %s", p.GetName())
+		}
+		r.expect(rs.UID, uids, nil)
+		// The view may have seen them before they were expected.
+		for _, p := range pods {
+			if seen, ok := r.pods.get(client.Key(p)); ok && seen.UID == p.GetUID() {
+				r.observe(rs.UID, seen, false)
+			}
+		}
+	}
+	return nil
+}
+
+func (r *replicaSets) delete(ctx context.Context, rs *appsv1.ReplicaSet, pods []*corev1.Pod) error {
+	for _, p := range pods {
+		r.expect(rs.UID, nil, []types.UID{p.UID})
+		err := r.resources.Delete(ctx, p.DeepCopy(), client.DeleteOptions{UID: p.UID})
+		if err != nil {
+			r.observe(rs.UID, p, true)
+			if apierrors.IsNotFound(err) {
+				continue
+			}
+			return fmt.Errorf("delete pod %s: %w", p.Name, err)
+		}
+		r.events.Normal(ctx, gvkOf(replicaSetKind()), rs, "SuccessfulDelete", "Deleted pod: %s", p.Name)
+	}
+	return nil
+}
+
+func podOf(rs *appsv1.ReplicaSet) *corev1.Pod {
+	t := rs.Spec.Template.DeepCopy()
+	yes := true
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace:    rs.Namespace,
+			GenerateName: rs.Name + "-",
+			Labels:       t.Labels,
+			Annotations:  t.Annotations,
+			Finalizers:   t.Finalizers,
+			OwnerReferences: []metav1.OwnerReference{{
+				APIVersion: "apps/v1", Kind: "ReplicaSet", Name: rs.Name, UID: rs.UID, Controller: &yes, BlockOwnerDeletion: &yes,
+			}},
+		},
+		Spec: t.Spec,
+	}
+}
+
+// deletionOrder puts first what is missed least: Pods without a node, not
+// running, not ready, cheap by annotation, ready for a shorter time, restarted
+// more often, newer (Kubernetes' ActivePodsWithRanks).
+func deletionOrder(a, b *corev1.Pod) int {
+	rank := map[corev1.PodPhase]int{corev1.PodPending: 0, corev1.PodUnknown: 1, corev1.PodRunning: 2}
+	return cmp.Or(
+		cmp.Compare(btoi(a.Spec.NodeName != ""), btoi(b.Spec.NodeName != "")),
+		cmp.Compare(rank[a.Status.Phase], rank[b.Status.Phase]),
+		cmp.Compare(btoi(podReady(a)), btoi(podReady(b))),
+		cmp.Compare(deletionCost(a), deletionCost(b)),
+		later(readySince(a), readySince(b)),
+		cmp.Compare(podRestarts(b), podRestarts(a)),
+		later(a.CreationTimestamp.Time, b.CreationTimestamp.Time),
+		cmp.Compare(a.Name, b.Name),
+	)
+}
+
+func later(a, b time.Time) int { return b.Compare(a) }
+
+func readySince(p *corev1.Pod) time.Time {
+	if c := podCondition(p, corev1.PodReady); c != nil && c.Status == corev1.ConditionTrue {
+		return c.LastTransitionTime.Time
+	}
+	return time.Time{}
+}
+
+func deletionCost(p *corev1.Pod) int {
+	n, err := strconv.Atoi(p.Annotations[corev1.PodDeletionCost])
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// updateStatus writes what is there, and comes back when a Pod will have been
+// ready for long enough.
+func (r *replicaSets) updateStatus(ctx context.Context, rs *appsv1.ReplicaSet, active []*corev1.Pod) error {
+	status := appsv1.ReplicaSetStatus{ObservedGeneration: rs.Generation, Replicas: int32(len(active))}
+	template := labels.SelectorFromSet(rs.Spec.Template.Labels)
+	minReady := time.Duration(rs.Spec.MinReadySeconds) * time.Second
+	var again time.Duration
+	for _, p := range active {
+		if template.Matches(labels.Set(p.Labels)) {
+			status.FullyLabeledReplicas++
+		}
+		if podReady(p) {
+			status.ReadyReplicas++
+		}
+		available, wait := podAvailable(p, minReady, r.clock.Now())
+		if available {
+			status.AvailableReplicas++
+		}
+		if wait > 0 && (again == 0 || wait < again) {
+			again = wait
+		}
+	}
+	if again > 0 {
+		r.loop.queue.AddAfter(client.Key(rs), again)
+	}
+	terminating := int32(0)
+	for _, p := range r.pods.ownedBy(rs.UID) {
+		if controls(rs, p) && p.DeletionTimestamp != nil && !podFinished(p) {
+			terminating++
+		}
+	}
+	status.TerminatingReplicas = &terminating
+	if equality.Semantic.DeepEqual(status, rs.Status) {
+		return nil
+	}
+	next := rs.DeepCopy()
+	next.Status = status
+	return r.resources.UpdateStatus(ctx, next)
+}
+
+func (r *replicaSets) reportFailure(ctx context.Context, rs *appsv1.ReplicaSet, err error) {
+	if apierrors.IsConflict(err) || ctx.Err() != nil {
+		return
+	}
+	r.events.Warning(ctx, gvkOf(replicaSetKind()), rs, "FailedCreate", "%s", err.Error())
+	next := rs.DeepCopy()
+	next.Status.Conditions = []appsv1.ReplicaSetCondition{{
+		Type: appsv1.ReplicaSetReplicaFailure, Status: corev1.ConditionTrue, Reason: "FailedCreate",
+		Message: err.Error(), LastTransitionTime: metav1.NewTime(r.clock.Now()),
+	}}
+	if len(rs.Status.Conditions) == 0 || rs.Status.Conditions[0].Message != err.Error() {
+		_ = r.resources.UpdateStatus(ctx, next) // tried again with the next attempt
+	}
+}

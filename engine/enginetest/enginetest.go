@@ -1,0 +1,148 @@
+// Package enginetest sets up the engine's parts for tests: a real store in a
+// temporary folder, resources over it, and a stand-in for node agents that
+// takes Pods through their life without containers.
+package enginetest
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/utils/clock"
+
+	"berth.dev/berth/api/client"
+	"berth.dev/berth/api/upstream"
+	"berth.dev/berth/engine/resources"
+	"berth.dev/berth/engine/store"
+)
+
+// Resources over an empty store that lives as long as the test.
+func Resources(t testing.TB) *resources.Resources {
+	t.Helper()
+	s, err := store.OpenBolt(filepath.Join(t.TempDir(), "store.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	Go(t, s.Run)
+	u, err := upstream.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := resources.New(resources.Options{Store: s, Upstream: u, Clock: clock.RealClock{}, ServiceCIDR: netip.MustParsePrefix("10.43.0.0/16")})
+	for _, name := range []string{"default", "kube-node-lease"} {
+		if err := r.Create(context.Background(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return r
+}
+
+// Go runs a loop until the test ends, and waits for its end.
+func Go(t testing.TB, run func(context.Context) error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := run(ctx); err != nil {
+			t.Errorf("%v", err)
+		}
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+}
+
+// Log writes to the test's output.
+func Log(t testing.TB) *slog.Logger {
+	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+}
+
+// AddNode creates a ready Node.
+func AddNode(t testing.TB, c client.Client, name, cpu, memory string) {
+	t.Helper()
+	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	n.Status.Allocatable = corev1.ResourceList{
+		corev1.ResourceCPU: resource.MustParse(cpu), corev1.ResourceMemory: resource.MustParse(memory), corev1.ResourcePods: resource.MustParse("1000"),
+	}
+	n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}
+	if err := c.Create(context.Background(), n); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Kubelet takes Pods that have a node to Ready, and removes those that are
+// being deleted.
+type Kubelet struct {
+	Client client.Client
+	// Broken images never become ready.
+	Broken map[string]bool
+
+	mu   sync.Mutex
+	next int
+}
+
+// Run works until the context ends.
+func (k *Kubelet) Run(ctx context.Context) error {
+	assigned := fields.OneTermNotEqualSelector("spec.nodeName", "")
+	return client.Follow(ctx, k.Client, &corev1.PodList{}, client.ListOptions{Fields: assigned}, &kubeletFollower{k, ctx})
+}
+
+type kubeletFollower struct {
+	*Kubelet
+	ctx context.Context
+}
+
+// Synced implements client.Follower.
+func (f *kubeletFollower) Synced() {}
+
+// Gone implements client.Follower.
+func (f *kubeletFollower) Gone(client.Object) {}
+
+// Set implements client.Follower.
+func (f *kubeletFollower) Set(obj client.Object) {
+	pod := obj.(*corev1.Pod)
+	if pod.DeletionTimestamp != nil {
+		zero := int64(0)
+		_ = f.Client.Delete(f.ctx, pod.DeepCopy(), client.DeleteOptions{UID: pod.UID, GracePeriodSeconds: &zero})
+		return
+	}
+	if pod.Status.Phase == corev1.PodRunning {
+		return
+	}
+	f.mu.Lock()
+	f.next++
+	ip := netip.AddrFrom4([4]byte{10, 42, byte(f.next >> 8), byte(f.next)})
+	f.mu.Unlock()
+	ready := corev1.ConditionTrue
+	if f.Broken[pod.Spec.Containers[0].Image] {
+		ready = corev1.ConditionFalse
+	}
+	next := pod.DeepCopy()
+	next.Status.Phase, next.Status.PodIP = corev1.PodRunning, ip.String()
+	next.Status.PodIPs = []corev1.PodIP{{IP: ip.String()}}
+	next.Status.Conditions = append(next.Status.Conditions, corev1.PodCondition{Type: corev1.PodReady, Status: ready, LastTransitionTime: metav1.Now()})
+	_ = f.Client.UpdateStatus(f.ctx, next)
+}
+
+// Eventually waits until check returns "", and fails with its last answer.
+func Eventually(t testing.TB, within time.Duration, check func() string) {
+	t.Helper()
+	deadline := time.Now().Add(within)
+	for {
+		why := check()
+		if why == "" {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("after %v: %s", within, why)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}

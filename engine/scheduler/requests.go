@@ -1,0 +1,120 @@
+package scheduler
+
+import (
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+)
+
+// Requests are amounts of resources: CPU in thousandths of a core, all else in
+// its own unit. Every Pod counts as one of "pods".
+type Requests map[corev1.ResourceName]int64
+
+// PodRequests is what a Pod needs at its peak: the sum of its containers and
+// sidecars, or what an init container needs beside the sidecars started before
+// it, whichever is more (KEP-753), and the overhead.
+func PodRequests(pod *corev1.Pod) Requests {
+	running, peak := Requests{}, Requests{}
+	for _, c := range pod.Spec.InitContainers {
+		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+			running.Add(amounts(c.Resources.Requests))
+			peak.atLeast(running)
+			continue
+		}
+		step := Requests{}
+		step.Add(running)
+		step.Add(amounts(c.Resources.Requests))
+		peak.atLeast(step)
+	}
+	for _, c := range pod.Spec.Containers {
+		running.Add(amounts(c.Resources.Requests))
+	}
+	peak.atLeast(running)
+	if pod.Spec.Resources != nil {
+		for name, n := range amounts(pod.Spec.Resources.Requests) {
+			peak[name] = n
+		}
+	}
+	peak.Add(amounts(pod.Spec.Overhead))
+	peak[corev1.ResourcePods] = 1
+	return peak
+}
+
+func amounts(list corev1.ResourceList) Requests {
+	r := Requests{}
+	for name, q := range list {
+		r[name] = amount(name, q)
+	}
+	return r
+}
+
+func amount(name corev1.ResourceName, q resource.Quantity) int64 {
+	if name == corev1.ResourceCPU {
+		return q.MilliValue()
+	}
+	return q.Value()
+}
+
+// Add raises r by other.
+func (r Requests) Add(other Requests) {
+	for name, n := range other {
+		r[name] += n
+	}
+}
+
+// Sub lowers r by other.
+func (r Requests) Sub(other Requests) {
+	for name, n := range other {
+		r[name] -= n
+	}
+}
+
+func (r Requests) atLeast(other Requests) {
+	for name, n := range other {
+		r[name] = max(r[name], n)
+	}
+}
+
+// lacking says which resources a node has too little of, and how much is needed.
+func (r Requests) lacking(allocatable corev1.ResourceList, used Requests) []string {
+	var out []string
+	for name, n := range r {
+		q, known := allocatable[name]
+		have := amount(name, q)
+		if n == 0 || (known && used[name]+n <= have) {
+			continue
+		}
+		if name == corev1.ResourcePods {
+			out = append(out, fmt.Sprintf("room for one more pod (limit %d)", have))
+			continue
+		}
+		out = append(out, fmt.Sprintf("%s (need %s, free %s)", name, quantity(name, n), quantity(name, max(0, have-used[name]))))
+	}
+	slices.Sort(out)
+	return out
+}
+
+func quantity(name corev1.ResourceName, n int64) string {
+	switch name {
+	case corev1.ResourceCPU:
+		return resource.NewMilliQuantity(n, resource.DecimalSI).String()
+	case corev1.ResourceMemory, corev1.ResourceEphemeralStorage:
+		return resource.NewQuantity(n, resource.BinarySI).String()
+	}
+	return resource.NewQuantity(n, resource.DecimalSI).String()
+}
+
+// free is the share, in thousandths, of CPU and memory that is left on a node
+// once r is on it: the smaller of the two.
+func (r Requests) free(allocatable corev1.ResourceList, used Requests) int64 {
+	least := int64(1000)
+	for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
+		have := amount(name, allocatable[name])
+		if have > 0 {
+			least = min(least, (have-used[name]-r[name])*1000/have)
+		}
+	}
+	return least
+}
