@@ -1,0 +1,118 @@
+package cue
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"berth.dev/berth/api/manifest"
+	"berth.dev/berth/api/v1alpha1"
+	"berth.dev/berth/cue/document"
+)
+
+// identity is what two objects must not share.
+type identity struct {
+	schema.GroupKind
+	namespace, name string
+}
+
+// assemble joins the results of all files and folders into one Set.
+func assemble(problems []document.Problem, results []admitted, ks kinds, opts Options) manifest.Set {
+	var set manifest.Set
+	for _, p := range problems {
+		set.Diagnostics = append(set.Diagnostics, diagnostic(p))
+	}
+	for _, r := range results {
+		for _, p := range r.problems {
+			set.Diagnostics = append(set.Diagnostics, diagnostic(p))
+		}
+		for _, m := range r.objects {
+			set.Manifests = append(set.Manifests, place(m, ks, opts))
+		}
+	}
+	slices.SortStableFunc(set.Manifests, compareManifests)
+	set.Manifests, set.Diagnostics = unique(set.Manifests, set.Diagnostics)
+	set.Diagnostics = append(set.Diagnostics, unsupported(set.Manifests, opts.Kinds)...)
+	slices.SortStableFunc(set.Diagnostics, compareDiagnostics)
+	set.Diagnostics = slices.Compact(set.Diagnostics)
+	return set
+}
+
+// place copies an object, for the cache keeps it, and gives it its namespace.
+func place(m manifest.Manifest, ks kinds, opts Options) manifest.Manifest {
+	u := m.Object.DeepCopy()
+	k := ks[u.GroupVersionKind()]
+	if k.namespaced && u.GetNamespace() == "" && opts.TargetNamespace != "" {
+		u.SetNamespace(opts.TargetNamespace)
+	}
+	return manifest.Manifest{Object: u, Origin: m.Origin}
+}
+
+func identify(u *unstructured.Unstructured) identity {
+	return identity{u.GroupVersionKind().GroupKind(), u.GetNamespace(), u.GetName()}
+}
+
+// unique refuses the same object twice. A package in a subfolder includes the
+// files of its name above it: what both give from the same place is one object.
+func unique(ms []manifest.Manifest, ds []v1alpha1.Diagnostic) ([]manifest.Manifest, []v1alpha1.Diagnostic) {
+	var out []manifest.Manifest
+	for _, m := range ms {
+		if len(out) == 0 || identify(out[len(out)-1].Object) != identify(m.Object) {
+			out = append(out, m)
+			continue
+		}
+		first := out[len(out)-1]
+		if first.Origin == m.Origin && equality.Semantic.DeepEqual(first.Object.Object, m.Object.Object) {
+			continue
+		}
+		in := ""
+		if ns := m.Object.GetNamespace(); ns != "" {
+			in = " in the namespace " + ns
+		}
+		ds = append(ds, v1alpha1.Diagnostic{
+			Severity: v1alpha1.SeverityError,
+			Path:     m.Origin.Path, Line: int32(m.Origin.Line), Column: 1,
+			Object:  m.Object.GetKind() + "/" + m.Object.GetName(),
+			Message: fmt.Sprintf("the same object is already at %s%s; remove or rename one", first.Origin, in),
+		})
+	}
+	return out, ds
+}
+
+func unsupported(ms []manifest.Manifest, kinds KindSet) []v1alpha1.Diagnostic {
+	if kinds == nil {
+		return nil
+	}
+	var out []v1alpha1.Diagnostic
+	for _, m := range ms {
+		if !kinds[m.Object.GroupVersionKind().GroupKind()] {
+			out = append(out, v1alpha1.Diagnostic{
+				Severity: v1alpha1.SeverityError,
+				Path:     m.Origin.Path, Line: int32(m.Origin.Line), Column: 1,
+				Object:  m.Object.GetKind() + "/" + m.Object.GetName(),
+				Message: fmt.Sprintf("this cluster does not run the kind %s yet; it runs %s", m.Object.GetKind(), kinds),
+			})
+		}
+	}
+	return out
+}
+
+func compareManifests(a, b manifest.Manifest) int {
+	x, y := identify(a.Object), identify(b.Object)
+	return cmp.Or(
+		cmp.Compare(x.Group, y.Group), cmp.Compare(x.Kind, y.Kind),
+		cmp.Compare(x.namespace, y.namespace), cmp.Compare(x.name, y.name),
+		cmp.Compare(a.Origin.Path, b.Origin.Path), cmp.Compare(a.Origin.Line, b.Origin.Line),
+	)
+}
+
+func compareDiagnostics(a, b v1alpha1.Diagnostic) int {
+	return cmp.Or(
+		cmp.Compare(a.Path, b.Path), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column),
+		cmp.Compare(a.Object, b.Object), cmp.Compare(a.Field, b.Field), cmp.Compare(a.Message, b.Message),
+	)
+}

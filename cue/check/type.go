@@ -1,0 +1,229 @@
+// Package check holds the definitions of cue/schema as plain Go values and
+// checks documents with them: every fault of an object in one walk, each at its
+// place and in words. The definitions are read from CUE's syntax once and are
+// never evaluated, so a check costs microseconds and leaves nothing behind.
+package check
+
+import (
+	"regexp"
+	"sort"
+)
+
+// kinds is a set of the kinds of JSON values.
+type kinds uint8
+
+const (
+	isBool kinds = 1 << iota
+	isInt
+	isFloat
+	isString
+	isMap
+	isList
+)
+
+// Type is what a value must be: one alternative of a disjunction at least.
+type Type struct {
+	// Name of the definition, such as "#Container"; empty if it has none.
+	Name string
+	// words complete "must be …", from the definition's comment.
+	words string
+	alts  []alternative
+}
+
+// alternative is one way for a value to be right.
+type alternative struct {
+	kinds  kinds
+	equals any
+	conds  []cond
+	fields map[string]*Field
+	names  []string
+	keys   *Type
+	values *Type
+	open   bool
+	elem   *Type
+	min    int
+	// ref is a definition that this alternative stands for.
+	ref *Type
+}
+
+// cond is a bound, a pattern or a length.
+type cond struct {
+	words string
+	holds func(v any) bool
+}
+
+// Field is a field of a definition.
+type Field struct {
+	Name     string
+	Required bool
+	Type     *Type
+}
+
+// Fields of a definition of an object, sorted by name; nil for other types.
+func (t *Type) Fields() []Field {
+	a := t.object()
+	if a == nil {
+		return nil
+	}
+	out := make([]Field, 0, len(a.names))
+	for _, name := range a.names {
+		out = append(out, *a.fields[name])
+	}
+	return out
+}
+
+// Elem is the type of a list's items or of a map's values, or nil.
+func (t *Type) Elem() *Type {
+	for _, a := range t.flat() {
+		if a.elem != nil {
+			return a.elem
+		}
+		if a.values != nil {
+			return a.values
+		}
+	}
+	return nil
+}
+
+// Open reports whether an object may have fields that the schema does not name.
+func (t *Type) Open() bool {
+	a := t.object()
+	return a != nil && a.open
+}
+
+// Accepts reports which JSON kinds the type takes at all.
+func (t *Type) Accepts(kind string) bool {
+	want := map[string]kinds{"bool": isBool, "int": isInt, "float": isFloat, "string": isString, "map": isMap, "list": isList}[kind]
+	for _, a := range t.flat() {
+		if a.kinds&want != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// flat resolves references to other definitions.
+func (t *Type) flat() []alternative {
+	if len(t.alts) == 1 && t.alts[0].ref == nil {
+		return t.alts
+	}
+	var out []alternative
+	for _, a := range t.alts {
+		if a.ref != nil {
+			out = append(out, a.ref.flat()...)
+		} else {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+func (t *Type) object() *alternative {
+	flat := t.flat()
+	for i := range flat {
+		if flat[i].kinds&isMap != 0 && flat[i].fields != nil {
+			return &flat[i]
+		}
+	}
+	return nil
+}
+
+// describe completes "must be …".
+func (t *Type) describe() string {
+	if t.words != "" {
+		return t.words
+	}
+	if len(t.alts) == 1 && t.alts[0].ref != nil {
+		return t.alts[0].ref.describe()
+	}
+	var enum, rest []string
+	for _, a := range t.flat() {
+		if s, ok := a.equals.(string); ok {
+			enum = append(enum, quoteEmpty(s))
+			continue
+		}
+		rest = append(rest, a.describe())
+	}
+	switch {
+	case len(enum) == 1:
+		rest = append([]string{enum[0]}, rest...)
+	case len(enum) > 1:
+		rest = append([]string{"one of " + join(enum, ", ")}, rest...)
+	}
+	return join(rest, " or ")
+}
+
+func quoteEmpty(s string) string {
+	if s == "" {
+		return `""`
+	}
+	return s
+}
+
+func (a alternative) describe() string {
+	var base string
+	switch {
+	case a.kinds == isString:
+		base = "a string"
+	case a.kinds == isBool:
+		base = "true or false"
+	case a.kinds == isInt:
+		base = "a whole number"
+	case a.kinds&isFloat != 0:
+		base = "a number"
+	case a.kinds == isList && a.min > 0:
+		base = "a list of at least one item"
+	case a.kinds == isList:
+		base = "a list"
+	case a.kinds == isMap && a.fields != nil:
+		base = "an object"
+		if len(a.names) > 0 && len(a.names) <= 6 {
+			base += " with the fields " + join(a.names, ", ")
+		}
+	case a.kinds == isMap:
+		base = "a map"
+	default:
+		base = "a value"
+	}
+	for i, c := range a.conds {
+		if i > 0 {
+			base += " and"
+		}
+		base += " " + c.words
+	}
+	return base
+}
+
+func join(parts []string, sep string) string {
+	out := ""
+	for i, p := range parts {
+		if i > 0 {
+			out += sep
+		}
+		out += p
+	}
+	return out
+}
+
+// strings lists the fixed strings that the type takes, sorted.
+func (t *Type) strings() []string {
+	var out []string
+	for _, a := range t.flat() {
+		if s, ok := a.equals.(string); ok && s != "" {
+			out = append(out, s)
+		}
+	}
+	sort.Strings(out)
+	return out
+}
+
+func pattern(re *regexp.Regexp, want bool) cond {
+	words := "that matches " + re.String()
+	if !want {
+		words = "that does not match " + re.String()
+	}
+	return cond{words: words, holds: func(v any) bool {
+		s, ok := v.(string)
+		return ok && re.MatchString(s) == want
+	}}
+}

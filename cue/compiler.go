@@ -1,0 +1,202 @@
+// Package cue turns a revision into objects: CUE packages, YAML and JSON below
+// the deployed folder, checked with the definitions of cue/schema. It owns all
+// use of CUE. It reads the revision's tree and nothing else; it never looks at
+// the cluster, so the same revision always gives the same Set.
+package cue
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"runtime"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"berth.dev/berth/api/manifest"
+	"berth.dev/berth/api/revision"
+	"berth.dev/berth/api/v1alpha1"
+	"berth.dev/berth/cue/check"
+	"berth.dev/berth/cue/document"
+	"berth.dev/berth/cue/eval"
+	"berth.dev/berth/cue/schema"
+)
+
+// Compiler compiles revisions. It is safe for concurrent use. It keeps the
+// results of files and folders that the last compile of a Source held, and
+// nothing else.
+type Compiler struct {
+	kinds kinds
+	eval  *eval.Evaluator
+	cache *cache
+}
+
+// Options of one compile.
+type Options struct {
+	// Source is the name of the Source; compiles of one name share a cache.
+	Source string
+	// Path is the folder that is deployed; "" is the whole repository.
+	Path string
+	// TargetNamespace is given to namespaced objects without a namespace. If
+	// empty, they are left without.
+	TargetNamespace string
+	// Kinds are what the cluster carries out; nil means every kind of the schema.
+	Kinds KindSet
+}
+
+// New reads the schema.
+func New() (*Compiler, error) {
+	files, err := schema.Files()
+	if err != nil {
+		return nil, fmt.Errorf("read the schema: %w", err)
+	}
+	evaluator, err := eval.New(files)
+	if err != nil {
+		return nil, err
+	}
+	plain := make(map[string][]byte, len(files))
+	for name, content := range files {
+		if name != "app.cue" {
+			plain[name] = content
+		}
+	}
+	definitions, err := check.Read(plain)
+	if err != nil {
+		return nil, err
+	}
+	ks, err := newKinds(definitions)
+	if err != nil {
+		return nil, err
+	}
+	return &Compiler{kinds: ks, eval: evaluator, cache: newCache()}, nil
+}
+
+// Forget drops what is kept of a Source that is gone.
+func (c *Compiler) Forget(source string) { c.cache.forget(source) }
+
+// Compile returns the objects of a revision, or every fault in it. The error is
+// not the user's: the tree could not be read, or ctx has ended.
+func (c *Compiler) Compile(ctx context.Context, rev revision.Revision, opts Options) (manifest.Set, error) {
+	root := strings.Trim(path.Clean("/"+opts.Path), "/")
+	files, err := rev.Tree.Files(ctx)
+	if err != nil {
+		return manifest.Set{}, fmt.Errorf("list the files: %w", err)
+	}
+	in := sift(rev.Tree, files, root)
+	j := &job{compiler: c, in: in, root: root, keys: map[string]bool{}}
+	results := make([]admitted, len(in.plain)+len(in.packages))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(max(1, runtime.GOMAXPROCS(0)))
+	for i := range results {
+		group.Go(func() error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			var err error
+			if i < len(in.plain) {
+				results[i], err = j.plain(ctx, in.plain[i])
+			} else {
+				results[i], err = j.folder(ctx, in.packages[i-len(in.plain)])
+			}
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return manifest.Set{}, fmt.Errorf("compile: %w", err)
+	}
+	c.cache.retain(opts.Source, j.keys)
+	return assemble(in.problems, results, c.kinds, opts), nil
+}
+
+// job is one compile.
+type job struct {
+	compiler *Compiler
+	in       *inputs
+	root     string
+	mu       sync.Mutex
+	keys     map[string]bool
+}
+
+// cached returns what is known under a key, and marks it as used.
+func (j *job) cached(key string) (entry, bool) {
+	j.mu.Lock()
+	j.keys[key] = true
+	j.mu.Unlock()
+	return j.compiler.cache.get(key)
+}
+
+func (j *job) plain(ctx context.Context, f revision.File) (admitted, error) {
+	k := key("plain", "", []revision.File{f})
+	if e, ok := j.cached(k); ok {
+		return e.result, nil
+	}
+	content, problem, err := j.in.read(ctx, f)
+	if err != nil {
+		return admitted{}, err
+	}
+	result := admitted{}
+	if problem != nil {
+		result.problems = []document.Problem{*problem}
+	} else {
+		result = j.compiler.kinds.plainFile(f, content)
+	}
+	j.compiler.cache.put(k, entry{result: result})
+	return result, nil
+}
+
+// folder compiles a CUE package. Its own files say how far it reaches; if it
+// reads more than them, the result is kept under the key of all it reads.
+func (j *job) folder(ctx context.Context, dir string) (admitted, error) {
+	root := j.in.moduleRoot(dir, j.root)
+	files := j.in.files(dir, root, 0)
+	own := key("package", dir, files)
+	e, known := j.cached(own)
+	if known && e.reach == 0 {
+		return e.result, nil
+	}
+	contents := map[string][]byte{}
+	var problems []document.Problem
+	far := e.reach
+	if !known {
+		var err error
+		if far, problems, err = j.in.load(ctx, files, contents); err != nil {
+			return admitted{}, err
+		}
+	}
+	full := own
+	if far != 0 {
+		j.compiler.cache.put(own, entry{reach: far})
+		files = j.in.files(dir, root, far)
+		full = key("reached", dir, files)
+		if e, ok := j.cached(full); ok {
+			return e.result, nil
+		}
+		_, more, err := j.in.load(ctx, files, contents)
+		if err != nil {
+			return admitted{}, err
+		}
+		problems = append(problems, more...)
+	}
+	result := admitted{problems: problems}
+	if len(problems) == 0 {
+		result = j.compiler.evaluate(ctx, j.in, dir, root, contents)
+	}
+	if err := ctx.Err(); err != nil {
+		return admitted{}, err
+	}
+	j.compiler.cache.put(full, entry{result: result})
+	return result, nil
+}
+
+func diagnostic(p document.Problem) v1alpha1.Diagnostic {
+	d := v1alpha1.Diagnostic{
+		Severity: v1alpha1.SeverityError,
+		Path:     p.Path, Line: int32(p.Line), Column: int32(p.Column),
+		Object: p.Object, Field: p.Field, Message: p.Message,
+	}
+	if p.Warning {
+		d.Severity = v1alpha1.SeverityWarning
+	}
+	return d
+}

@@ -1,0 +1,210 @@
+package eval
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+
+	"cuelang.org/go/cue"
+	cueerrors "cuelang.org/go/cue/errors"
+
+	"berth.dev/berth/cue/check"
+	"berth.dev/berth/cue/document"
+)
+
+// maxProblems bounds how many faults of one package are told.
+const maxProblems = 200
+
+// faults turns the errors of an evaluated package into problems.
+func (r *run) faults(value cue.Value) {
+	var errs []cueerrors.Error
+	for _, o := range r.objects {
+		r.hide(o.Node)
+	}
+	errs = append(errs, cueerrors.Errors(value.Validate())...)
+	for _, v := range r.values {
+		errs = append(errs, cueerrors.Errors(v.Validate(cue.Concrete(true)))...)
+	}
+	for _, v := range r.broken {
+		errs = append(errs, undefined(v)...)
+	}
+	seen := map[string]bool{}
+	for _, e := range fold(errs) {
+		p := r.problem(value, e)
+		key := fmt.Sprint(p)
+		if !seen[key] && len(r.problems) < maxProblems {
+			seen[key] = true
+			r.problems = append(r.problems, p)
+		}
+	}
+}
+
+// undefined returns the errors of a value that names what does not exist. CUE
+// takes it for a value that is still to come; an object would be lost by it.
+func undefined(v cue.Value) []cueerrors.Error {
+	var out []cueerrors.Error
+	for _, e := range cueerrors.Errors(v.Validate(cue.Concrete(true))) {
+		if format, args := e.Msg(); strings.HasPrefix(fmt.Sprintf(format, args...), "undefined field") {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// hide remembers the values of Secrets.
+func (r *run) hide(n *document.Node) {
+	if n.Text("kind") != "Secret" {
+		return
+	}
+	for _, part := range []string{"data", "stringData"} {
+		if data := n.Get(part); data != nil {
+			for _, f := range data.Fields {
+				if s, ok := f.Value.Value.(string); ok && len(s) > 2 {
+					r.hidden[s] = true
+				}
+			}
+		}
+	}
+}
+
+var emptyDisjunction = regexp.MustCompile(`^\d+ errors in empty disjunction`)
+
+// fold drops the headings of disjunctions where their branches are told.
+func fold(errs []cueerrors.Error) []cueerrors.Error {
+	told := map[string]bool{}
+	for _, e := range errs {
+		if format, args := e.Msg(); !emptyDisjunction.MatchString(fmt.Sprintf(format, args...)) {
+			told[strings.Join(e.Path(), "\x00")] = true
+		}
+	}
+	var out []cueerrors.Error
+	for _, e := range errs {
+		format, args := e.Msg()
+		if emptyDisjunction.MatchString(fmt.Sprintf(format, args...)) && told[strings.Join(e.Path(), "\x00")] {
+			continue
+		}
+		out = append(out, e)
+	}
+	return out
+}
+
+func (r *run) problem(value cue.Value, e cueerrors.Error) document.Problem {
+	at := e.Path()
+	p := document.Problem{Field: strings.Join(at, ".")}
+	p.Pos = r.errorPlace(value, e)
+	format, args := e.Msg()
+	message := strings.ReplaceAll(fmt.Sprintf(format, args...), root+"/", "")
+	switch {
+	case strings.HasPrefix(message, "field not allowed"):
+		message = r.unknown(value, at)
+	case strings.HasPrefix(message, "field is required"):
+		message = "missing; give it a value"
+	case strings.HasPrefix(message, "incomplete value"):
+		message = "has no value yet, only " + strings.TrimPrefix(message, "incomplete value ") + "; give it one"
+	case strings.HasPrefix(message, "required field missing: "):
+		name := strings.TrimPrefix(message, "required field missing: ")
+		p.Field = strings.Join(append(r.places.written(at), name), ".")
+		message = "missing; give it a value"
+	}
+	p.Message = r.redact(message, at, value)
+	if others := r.others(e, p.Pos); strings.HasPrefix(message, "conflicting values") && len(others) > 0 {
+		p.Message += "; the other is at " + strings.Join(others, " and ")
+	}
+	return p
+}
+
+func (r *run) errorPlace(value cue.Value, e cueerrors.Error) document.Pos {
+	at := e.Path()
+	for _, pos := range cueerrors.Positions(e) {
+		if place, ok := position(pos); ok {
+			if named, ok := r.places.byPath[key(at)]; ok && named.Path == place.Path && named.Line > place.Line {
+				return named
+			}
+			return place
+		}
+	}
+	return r.places.near(at)
+}
+
+// others lists the user's places that took part, but for pos.
+func (r *run) others(e cueerrors.Error, pos document.Pos) []string {
+	var out []string
+	seen := map[string]bool{fmt.Sprintf("%s:%d", pos.Path, pos.Line): true}
+	for _, at := range cueerrors.Positions(e) {
+		if place, ok := position(at); ok {
+			s := fmt.Sprintf("%s:%d", place.Path, place.Line)
+			if !seen[s] && len(out) < 3 {
+				seen[s] = true
+				out = append(out, s)
+			}
+		}
+	}
+	return out
+}
+
+// unknown names the nearest field of the closed struct.
+func (r *run) unknown(value cue.Value, at []string) string {
+	if len(at) == 0 {
+		return "the field is not allowed here"
+	}
+	name := at[len(at)-1]
+	message := fmt.Sprintf("unknown field %q", name)
+	parent := value
+	for _, part := range at[:len(at)-1] {
+		parent = child(parent, part)
+	}
+	var names []string
+	if fields, err := parent.Fields(cue.Optional(true)); err == nil {
+		for fields.Next() {
+			if other := label(fields.Selector()); strings.TrimRight(other, "?!") != name {
+				names = append(names, strings.TrimRight(other, "?!"))
+			}
+		}
+	}
+	if near := check.Nearest(name, names); near != "" {
+		return message + fmt.Sprintf("; did you mean %q?", near)
+	}
+	if len(names) > 0 && len(names) <= 40 {
+		return message + "; the fields here are " + strings.Join(names, ", ")
+	}
+	return message + "; the definition does not have it"
+}
+
+func child(v cue.Value, name string) cue.Value {
+	var found cue.Value
+	each(v, func(n string, c cue.Value) {
+		if n == name {
+			found = c
+		}
+	})
+	return found
+}
+
+var (
+	quoted = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
+	digits = regexp.MustCompile(`\b\d+\b`)
+	// secretive are names of fields whose values are never shown.
+	secretive = regexp.MustCompile(`(?i)secret|password|passwd|token|stringData|credential|privatekey`)
+)
+
+// redact takes the values of Secrets out of a message.
+func (r *run) redact(message string, at []string, value cue.Value) string {
+	inSecret := false
+	v := value
+	for _, part := range at {
+		if kind, ok := objectKind(v); ok && kind == "Secret" {
+			inSecret = true
+		}
+		if secretive.MatchString(part) {
+			inSecret = true
+		}
+		v = child(v, part)
+	}
+	if inSecret && !strings.HasPrefix(message, "unknown field") {
+		message = digits.ReplaceAllString(quoted.ReplaceAllString(message, "(hidden)"), "(hidden)")
+	}
+	for s := range r.hidden {
+		message = strings.ReplaceAll(message, s, "(hidden)")
+	}
+	return message
+}

@@ -1,0 +1,171 @@
+package eval
+
+import (
+	"strconv"
+	"strings"
+
+	"cuelang.org/go/cue"
+	"cuelang.org/go/cue/ast"
+	"cuelang.org/go/cue/build"
+	"cuelang.org/go/cue/token"
+
+	"berth.dev/berth/cue/document"
+)
+
+// places finds where the user wrote a field. The syntax names most fields by
+// their path; what comes out of a template or a loop is found through the
+// value, or stands at the nearest field above it.
+type places struct {
+	byPath map[string]document.Pos
+	first  document.Pos
+}
+
+func index(inst *build.Instance) places {
+	p := places{byPath: map[string]document.Pos{}}
+	for _, f := range inst.Files {
+		name, ok := relative(f.Filename)
+		if !ok {
+			continue
+		}
+		if p.first.Path == "" {
+			p.first = document.Pos{Path: name, Line: 1, Column: 1}
+		}
+		p.decls(f.Decls, "")
+	}
+	return p
+}
+
+func (p places) decls(decls []ast.Decl, at string) {
+	for _, d := range decls {
+		switch d := d.(type) {
+		case *ast.Field:
+			name, _, err := ast.LabelName(d.Label)
+			if err != nil {
+				continue
+			}
+			child := at + "\x00" + name
+			p.add(child, d.Label.Pos())
+			p.expr(d.Value, child)
+		case *ast.EmbedDecl:
+			p.expr(d.Expr, at)
+		case *ast.Comprehension:
+			p.expr(d.Value, at)
+		}
+	}
+}
+
+func (p places) expr(e ast.Expr, at string) {
+	switch e := e.(type) {
+	case *ast.StructLit:
+		p.decls(e.Elts, at)
+	case *ast.BinaryExpr:
+		p.expr(e.X, at)
+		p.expr(e.Y, at)
+	case *ast.ParenExpr:
+		p.expr(e.X, at)
+	case *ast.ListLit:
+		for i, item := range e.Elts {
+			switch item.(type) {
+			case *ast.Ellipsis, *ast.Comprehension:
+				return
+			}
+			child := at + "\x00" + strconv.Itoa(i)
+			p.add(child, item.Pos())
+			p.expr(item, child)
+		}
+	}
+}
+
+func (p places) add(key string, pos token.Pos) {
+	if _, known := p.byPath[key]; known {
+		return
+	}
+	if at, ok := position(pos); ok {
+		p.byPath[key] = at
+	}
+}
+
+func position(pos token.Pos) (document.Pos, bool) {
+	if !pos.IsValid() {
+		return document.Pos{}, false
+	}
+	name, ok := relative(pos.Filename())
+	return document.Pos{Path: name, Line: pos.Line(), Column: pos.Column()}, ok
+}
+
+func key(at []string) string {
+	var b strings.Builder
+	for _, name := range at {
+		b.WriteByte(0)
+		b.WriteString(name)
+	}
+	return b.String()
+}
+
+// exact is the place of the field itself.
+func (p places) exact(v cue.Value, at []string) (document.Pos, bool) {
+	if pos, ok := p.byPath[key(at)]; ok {
+		return pos, true
+	}
+	return position(v.Pos())
+}
+
+// object is the place of an object.
+func (p places) object(v cue.Value, at []string) document.Pos { return p.value(v, at) }
+
+// value is the place of a field, or of the nearest one above it.
+func (p places) value(v cue.Value, at []string) document.Pos {
+	if pos, ok := p.exact(v, at); ok {
+		return pos
+	}
+	return p.near(at)
+}
+
+func (p places) near(at []string) document.Pos {
+	for ; len(at) > 0; at = at[:len(at)-1] {
+		if pos, ok := p.byPath[key(at)]; ok {
+			return pos
+		}
+	}
+	return p.first
+}
+
+// written is the longest part of a path that the user wrote.
+func (p places) written(at []string) []string {
+	for ; len(at) > 0; at = at[:len(at)-1] {
+		if _, ok := p.byPath[key(at)]; ok {
+			break
+		}
+	}
+	return at[:len(at):len(at)]
+}
+
+// fill sets the places in a Node and everything below it.
+func (p places) fill(n *document.Node, v cue.Value, at []string) {
+	n.Pos = p.value(v, at)
+	p.below(n, v, at)
+}
+
+func (p places) below(n *document.Node, v cue.Value, at []string) {
+	children := map[string]cue.Value{}
+	each(v, func(name string, child cue.Value) { children[name] = child })
+	set := func(child *document.Node, name string) document.Pos {
+		path := append(at[:len(at):len(at)], name)
+		pos, ok := p.exact(children[name], path)
+		if !ok {
+			pos = n.Pos
+		}
+		child.Pos = pos
+		if exact, ok := position(children[name].Pos()); ok && exact.Path == pos.Path && exact.Line >= pos.Line && child.Kind != document.Map {
+			child.Pos = exact
+		}
+		p.below(child, children[name], path)
+		return pos
+	}
+	for i := range n.Fields {
+		n.Fields[i].Pos = set(n.Fields[i].Value, n.Fields[i].Key)
+	}
+	for i, item := range n.Items {
+		set(item, strconv.Itoa(i))
+	}
+}

@@ -1,0 +1,249 @@
+package cue
+
+import (
+	"encoding/base64"
+	"fmt"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"berth.dev/berth/api/manifest"
+	"berth.dev/berth/cue/check"
+	"berth.dev/berth/cue/document"
+)
+
+// maxData is what a ConfigMap or a Secret may hold: Kubernetes' own limit.
+const maxData = 1 << 20
+
+// admitted is what came of one document: objects, and what is wrong with it.
+type admitted struct {
+	objects  []manifest.Manifest
+	problems []document.Problem
+}
+
+func (a *admitted) failed() bool {
+	for _, p := range a.problems {
+		if !p.Warning {
+			return true
+		}
+	}
+	return false
+}
+
+// admit checks a document that has an apiVersion and a kind, and turns it into
+// objects: one, or the items of a list.
+func (ks kinds) admit(n *document.Node) admitted {
+	if items := n.Get("items"); items != nil && strings.HasSuffix(n.Text("kind"), "List") {
+		return ks.list(n, items)
+	}
+	var out admitted
+	object := label(n)
+	apiVersion, name := n.Text("apiVersion"), n.Text("kind")
+	if apiVersion == "" || name == "" {
+		out.problems = append(out.problems, document.Problem{Pos: n.Pos, Object: object,
+			Message: "apiVersion and kind must be non-empty strings, such as apiVersion: apps/v1 and kind: Deployment"})
+		return out
+	}
+	k, why := ks.find(apiVersion, name)
+	if k == nil {
+		pos := n.Pos
+		if v := n.Get("kind"); v.Line > 0 {
+			pos = v.Pos
+		}
+		out.problems = append(out.problems, document.Problem{Pos: pos, Object: object, Message: why})
+		return out
+	}
+	n, out.problems = clean(n)
+	hide := strings.Contains(strings.ToLower(name), "secret")
+	out.problems = append(out.problems, k.definition.Check(n, check.Options{Hide: hide})...)
+	if !out.failed() {
+		out.problems = append(out.problems, k.inspect(n)...)
+	}
+	if !out.failed() {
+		u, problem := k.decode(n, hide)
+		if problem != nil {
+			out.problems = append(out.problems, *problem)
+		} else {
+			out.objects = []manifest.Manifest{{Object: u, Origin: manifest.Origin{Path: n.Path, Line: n.Line}}}
+		}
+	}
+	for i := range out.problems {
+		out.problems[i].Object = object
+	}
+	return out
+}
+
+func (ks kinds) list(n, items *document.Node) admitted {
+	var out admitted
+	of := strings.TrimSuffix(n.Text("kind"), "List")
+	for _, item := range items.Items {
+		if item.Kind != document.Map {
+			out.problems = append(out.problems, document.Problem{Pos: item.Pos, Object: label(n), Field: "items", Message: "an item of the list is not an object"})
+			continue
+		}
+		if of != "" && item.Get("kind") == nil {
+			item = with(item, "kind", of)
+		}
+		if of != "" && item.Get("apiVersion") == nil {
+			item = with(item, "apiVersion", n.Text("apiVersion"))
+		}
+		one := ks.admit(item)
+		out.objects = append(out.objects, one.objects...)
+		out.problems = append(out.problems, one.problems...)
+	}
+	return out
+}
+
+func with(n *document.Node, key, value string) *document.Node {
+	c := *n
+	c.Fields = append([]document.Field{{Pos: n.Pos, Key: key, Value: &document.Node{Pos: n.Pos, Kind: document.String, Value: value}}}, n.Fields...)
+	return &c
+}
+
+// label is kind/name.
+func label(n *document.Node) string {
+	kind := n.Text("kind")
+	if kind == "" {
+		return ""
+	}
+	if name := n.Get("metadata").Text("name"); name != "" {
+		return kind + "/" + name
+	}
+	return kind
+}
+
+// clusterSet are fields of the metadata that the cluster sets.
+func clusterSet(key string) bool {
+	switch key {
+	case "uid", "resourceVersion", "generation", "creationTimestamp", "selfLink", "managedFields", "deletionTimestamp", "deletionGracePeriodSeconds":
+		return true
+	}
+	return false
+}
+
+// clean leaves out what the cluster sets by itself, with a warning each.
+func clean(n *document.Node) (*document.Node, []document.Problem) {
+	var problems []document.Problem
+	drop := func(n *document.Node, prefix string, set func(string) bool) *document.Node {
+		if n == nil || n.Kind != document.Map {
+			return n
+		}
+		c := *n
+		c.Fields = make([]document.Field, 0, len(n.Fields))
+		for _, f := range n.Fields {
+			if !set(f.Key) {
+				c.Fields = append(c.Fields, f)
+			} else if f.Value.Kind != document.Null {
+				problems = append(problems, document.Problem{Pos: f.Pos, Warning: true, Field: prefix + f.Key,
+					Message: "the cluster sets this field; it is left out: remove it"})
+			}
+		}
+		return &c
+	}
+	out := drop(n, "", func(key string) bool { return key == "status" })
+	for i, f := range out.Fields {
+		if f.Key == "metadata" {
+			out.Fields[i].Value = drop(f.Value, "metadata.", clusterSet)
+		}
+	}
+	return out, problems
+}
+
+// inspect checks what a schema of single fields cannot see.
+func (k *kind) inspect(n *document.Node) []document.Problem {
+	var out []document.Problem
+	if ns := n.Get("metadata").Get("namespace"); ns != nil && !k.namespaced {
+		out = append(out, document.Problem{Pos: ns.Pos, Field: "metadata.namespace",
+			Message: fmt.Sprintf("a %s belongs to no namespace; remove the field", k.Kind)})
+	}
+	if k.Kind == "ConfigMap" || k.Kind == "Secret" {
+		out = append(out, k.size(n)...)
+	}
+	if k.pod != nil {
+		spec := n
+		for _, name := range k.pod {
+			spec = spec.Get(name)
+		}
+		out = append(out, ports(spec, strings.Join(k.pod, "."))...)
+	}
+	return out
+}
+
+// size refuses data beyond Kubernetes' limit.
+func (k *kind) size(n *document.Node) []document.Problem {
+	total := 0
+	for _, part := range []string{"data", "stringData", "binaryData"} {
+		data := n.Get(part)
+		if data == nil {
+			continue
+		}
+		binary := part == "binaryData" || part == "data" && k.Kind == "Secret"
+		for _, f := range data.Fields {
+			s, _ := f.Value.Value.(string)
+			if binary {
+				total += base64.StdEncoding.DecodedLen(len(s)) - strings.Count(s, "=")
+			} else {
+				total += len(s)
+			}
+		}
+	}
+	if total <= maxData {
+		return nil
+	}
+	return []document.Problem{{Pos: n.Pos, Field: "data",
+		Message: fmt.Sprintf("the data is %d bytes; a %s holds at most %d: split it, or put it in a volume or an image", total, k.Kind, maxData)}}
+}
+
+// ports refuses two ports of one name in a container, and warns of two in a pod.
+func ports(spec *document.Node, at string) []document.Problem {
+	var out []document.Problem
+	inPod := map[string]string{}
+	for _, list := range []string{"initContainers", "containers"} {
+		containers := spec.Get(list)
+		if containers == nil {
+			continue
+		}
+		for i, c := range containers.Items {
+			found := c.Get("ports")
+			if found == nil {
+				continue
+			}
+			inContainer := map[string]bool{}
+			for j, p := range found.Items {
+				name := p.Text("name")
+				if name == "" {
+					continue
+				}
+				problem := document.Problem{Pos: p.Get("name").Pos, Field: fmt.Sprintf("%s.%s[%d].ports[%d].name", at, list, i, j)}
+				if inContainer[name] {
+					problem.Message = fmt.Sprintf("two ports of the container are named %q; give each a name of its own", name)
+					out = append(out, problem)
+				} else if other, taken := inPod[name]; taken {
+					problem.Warning = true
+					problem.Message = fmt.Sprintf("the container %s of the pod has a port named %q too; a Service finds the first only", other, name)
+					out = append(out, problem)
+				}
+				inContainer[name] = true
+				inPod[name] = c.Text("name")
+			}
+		}
+	}
+	return out
+}
+
+// decode makes the object and proves that it is one of the Go type.
+func (k *kind) decode(n *document.Node, hide bool) (*unstructured.Unstructured, *document.Problem) {
+	content, _ := n.Interface().(map[string]any)
+	err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(content, k.typed(), true)
+	if err == nil {
+		return &unstructured.Unstructured{Object: content}, nil
+	}
+	message := "cannot be read as a " + k.Kind
+	if !hide {
+		message += ": " + err.Error()
+	} else if strings.Contains(err.Error(), "base64") {
+		message += ": data must be text in base64; use stringData for plain text"
+	}
+	return nil, &document.Problem{Pos: n.Pos, Message: message}
+}

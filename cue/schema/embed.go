@@ -1,0 +1,31 @@
+// Package schema embeds the CUE definitions that repositories import as
+// "berth.dev/schema". It holds bytes and evaluates nothing.
+package schema
+
+import (
+	"embed"
+	"io/fs"
+)
+
+// ImportPath is how a repository names this schema.
+const ImportPath = "berth.dev/schema"
+
+//go:embed *.cue
+var files embed.FS
+
+// Files returns the schema's files by name.
+func Files() (map[string][]byte, error) {
+	names, err := fs.Glob(files, "*.cue")
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string][]byte, len(names))
+	for _, name := range names {
+		content, err := files.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		out[name] = content
+	}
+	return out, nil
+}
