@@ -127,6 +127,9 @@ func drain(w watch.Interface, f Follower, known map[types.NamespacedName]Object)
 		last = obj.GetResourceVersion()
 		switch event.Type {
 		case watch.Added, watch.Modified:
+			if old := known[Key(obj)]; old != nil && old.GetUID() != obj.GetUID() {
+				f.Gone(old)
+			}
 			known[Key(obj)] = obj
 			f.Set(obj)
 		case watch.Deleted:

@@ -22,6 +22,7 @@ import (
 	"berth.dev/berth/api/client"
 	"berth.dev/berth/engine/controllers"
 	"berth.dev/berth/engine/enginetest"
+	"berth.dev/berth/engine/live"
 	"berth.dev/berth/engine/resources"
 )
 
@@ -36,9 +37,9 @@ func start(t *testing.T, broken ...string) *resources.Resources {
 	for _, image := range broken {
 		k.Broken[image] = true
 	}
-	enginetest.Go(t, func(ctx context.Context) error {
-		return controllers.Run(ctx, controllers.Options{Resources: r, Clock: clock.RealClock{}, Log: enginetest.Log(t)})
-	})
+	views := live.New()
+	enginetest.Go(t, controllers.New(controllers.Options{Resources: r, Live: views, Clock: clock.RealClock{}, Log: enginetest.Log(t)}).Run)
+	enginetest.Go(t, func(ctx context.Context) error { return views.Run(ctx, r) })
 	enginetest.Go(t, k.Run)
 	return r
 }

@@ -44,24 +44,24 @@ type deployments struct {
 func newDeployments(c *cluster) *deployments {
 	d := &deployments{cluster: c}
 	d.loop = newLoop(c, "deployment", d.reconcile)
-	c.deployments.onChange(func(_, now *appsv1.Deployment) {
+	c.Deployments.OnChange(func(_, now *appsv1.Deployment) {
 		if now != nil {
 			d.loop.add(now)
 		}
 	})
-	c.replicaSets.onChange(func(old, now *appsv1.ReplicaSet) {
+	c.ReplicaSets.OnChange(func(old, now *appsv1.ReplicaSet) {
 		rs := cmp.Or(now, old)
 		if ref := controllerOf(rs); ref != nil && ref.Kind == "Deployment" {
 			d.loop.queue.Add(types.NamespacedName{Namespace: rs.Namespace, Name: ref.Name})
 		}
 	})
 	// Recreate waits for the last Pod to be gone.
-	c.pods.onChange(func(old, now *corev1.Pod) {
+	c.Pods.OnChange(func(old, now *corev1.Pod) {
 		if now != nil {
 			return
 		}
 		if ref := controllerOf(old); ref != nil && ref.Kind == "ReplicaSet" {
-			if rs, ok := c.replicaSets.get(types.NamespacedName{Namespace: old.Namespace, Name: ref.Name}); ok {
+			if rs, ok := c.ReplicaSets.Get(types.NamespacedName{Namespace: old.Namespace, Name: ref.Name}); ok {
 				if owner := controllerOf(rs); owner != nil {
 					d.loop.queue.Add(types.NamespacedName{Namespace: rs.Namespace, Name: owner.Name})
 				}
@@ -73,7 +73,7 @@ func newDeployments(c *cluster) *deployments {
 
 // Run works until the context ends.
 func (d *deployments) Run(ctx context.Context) error {
-	return d.loop.run(ctx, d.cluster.deployments, d.cluster.replicaSets, d.pods)
+	return d.loop.run(ctx, d.Deployments, d.ReplicaSets, d.Pods)
 }
 
 // rollout is one Deployment with its ReplicaSets, as reconcile sees it.
@@ -86,7 +86,7 @@ type rollout struct {
 }
 
 func (d *deployments) reconcile(ctx context.Context, key types.NamespacedName) error {
-	dep, ok := d.cluster.deployments.get(key)
+	dep, ok := d.Deployments.Get(key)
 	if !ok || dep.DeletionTimestamp != nil {
 		return nil
 	}
@@ -102,7 +102,7 @@ func (d *deployments) reconcile(ctx context.Context, key types.NamespacedName) e
 
 func (d *deployments) observe(dep *appsv1.Deployment) rollout {
 	r := rollout{deployment: dep}
-	for _, rs := range d.cluster.replicaSets.ownedBy(dep.UID) {
+	for _, rs := range d.ReplicaSets.OwnedBy(dep.UID) {
 		if controls(dep, rs) && rs.DeletionTimestamp == nil {
 			r.old = append(r.old, rs.DeepCopy())
 		}
@@ -187,7 +187,7 @@ func (d *deployments) stopOld(ctx context.Context, r *rollout) (waiting bool, er
 		if err := d.scale(ctx, r, rs, 0); err != nil {
 			return false, err
 		}
-		for _, p := range d.pods.ownedBy(rs.UID) {
+		for _, p := range d.Pods.OwnedBy(rs.UID) {
 			waiting = waiting || !podFinished(p)
 		}
 	}

@@ -32,12 +32,12 @@ type endpoints struct {
 func newEndpoints(c *cluster) *endpoints {
 	e := &endpoints{cluster: c}
 	e.loop = newLoop(c, "endpointslice", e.reconcile)
-	c.services.onChange(func(_, now *corev1.Service) {
+	c.Services.OnChange(func(_, now *corev1.Service) {
 		if now != nil {
 			e.loop.add(now)
 		}
 	})
-	c.pods.onChange(func(old, now *corev1.Pod) {
+	c.Pods.OnChange(func(old, now *corev1.Pod) {
 		if old != nil && now != nil && equality.Semantic.DeepEqual(endpointView(old), endpointView(now)) {
 			return
 		}
@@ -56,7 +56,7 @@ func endpointView(p *corev1.Pod) any {
 }
 
 func (e *endpoints) podChanged(pod *corev1.Pod) {
-	for _, s := range e.services.inNamespace(pod.Namespace) {
+	for _, s := range e.Services.InNamespace(pod.Namespace) {
 		if selects(s, pod) {
 			e.loop.add(s)
 		}
@@ -68,10 +68,10 @@ func selects(s *corev1.Service, p *corev1.Pod) bool {
 }
 
 // Run works until the context ends.
-func (e *endpoints) Run(ctx context.Context) error { return e.loop.run(ctx, e.services, e.pods) }
+func (e *endpoints) Run(ctx context.Context) error { return e.loop.run(ctx, e.Services, e.Pods) }
 
 func (e *endpoints) reconcile(ctx context.Context, key types.NamespacedName) error {
-	s, ok := e.services.get(key)
+	s, ok := e.Services.Get(key)
 	if !ok || s.DeletionTimestamp != nil || len(s.Spec.Selector) == 0 || s.Spec.Type == corev1.ServiceTypeExternalName {
 		return nil
 	}
@@ -116,7 +116,7 @@ func (e *endpoints) slices(s *corev1.Service) []*discoveryv1.EndpointSlice {
 	}
 	groups := map[string]*group{}
 	var order []string
-	pods := e.pods.inNamespace(s.Namespace)
+	pods := e.Pods.InNamespace(s.Namespace)
 	slices.SortFunc(pods, func(a, b *corev1.Pod) int { return cmp.Compare(a.Name, b.Name) })
 	for _, p := range pods {
 		if !selects(s, p) || p.Status.PodIP == "" || podFinished(p) {

@@ -50,7 +50,7 @@ func newCollector(c *cluster) *collector {
 	return g
 }
 
-func (g *collector) ready() <-chan struct{} { return g.complete }
+func (g *collector) Ready() <-chan struct{} { return g.complete }
 
 func collectable(row *resources.Resource) bool { return row.Kind != "Event" && row.Kind != "Lease" }
 

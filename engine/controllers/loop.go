@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/util/workqueue"
 
 	"berth.dev/berth/api/client"
+	"berth.dev/berth/engine/live"
 )
 
 // Waits between attempts at a key that fails.
@@ -43,8 +44,8 @@ func newLoop(c *cluster, name string, reconcile func(context.Context, types.Name
 func (l *loop) add(obj client.Object) { l.queue.Add(client.Key(obj)) }
 
 // run works until the context ends, once the views are complete.
-func (l *loop) run(ctx context.Context, views ...interface{ ready() <-chan struct{} }) error {
-	if !synced(ctx, views...) {
+func (l *loop) run(ctx context.Context, views ...interface{ Ready() <-chan struct{} }) error {
+	if !live.Synced(ctx, views...) {
 		l.queue.ShutDown()
 		return nil
 	}

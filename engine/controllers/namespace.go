@@ -25,7 +25,7 @@ type namespaces struct {
 func newNamespaces(c *cluster) *namespaces {
 	n := &namespaces{cluster: c}
 	n.loop = newLoop(c, "namespace", n.reconcile)
-	c.namespaces.onChange(func(_, now *corev1.Namespace) {
+	c.Namespaces.OnChange(func(_, now *corev1.Namespace) {
 		if now != nil && now.DeletionTimestamp != nil {
 			n.loop.add(now)
 		}
@@ -34,10 +34,10 @@ func newNamespaces(c *cluster) *namespaces {
 }
 
 // Run works until the context ends.
-func (n *namespaces) Run(ctx context.Context) error { return n.loop.run(ctx, n.cluster.namespaces) }
+func (n *namespaces) Run(ctx context.Context) error { return n.loop.run(ctx, n.Namespaces) }
 
 func (n *namespaces) reconcile(ctx context.Context, key types.NamespacedName) error {
-	ns, ok := n.cluster.namespaces.get(key)
+	ns, ok := n.Namespaces.Get(key)
 	if !ok || ns.DeletionTimestamp == nil || len(ns.Spec.Finalizers) == 0 {
 		return nil
 	}

@@ -46,20 +46,20 @@ type pendingPods struct {
 func newReplicaSets(c *cluster) *replicaSets {
 	r := &replicaSets{cluster: c, pending: map[types.UID]*pendingPods{}}
 	r.loop = newLoop(c, "replicaset", r.reconcile)
-	c.replicaSets.onChange(func(old, now *appsv1.ReplicaSet) {
+	c.ReplicaSets.OnChange(func(old, now *appsv1.ReplicaSet) {
 		if now == nil {
 			r.forget(old.UID)
 			return
 		}
 		r.loop.add(now)
 	})
-	c.pods.onChange(r.podChanged)
+	c.Pods.OnChange(r.podChanged)
 	return r
 }
 
 // Run works until the context ends.
 func (r *replicaSets) Run(ctx context.Context) error {
-	return r.loop.run(ctx, r.cluster.replicaSets, r.pods)
+	return r.loop.run(ctx, r.ReplicaSets, r.Pods)
 }
 
 func (r *replicaSets) podChanged(old, now *corev1.Pod) {
@@ -114,12 +114,12 @@ func (r *replicaSets) forget(owner types.UID) {
 }
 
 func (r *replicaSets) reconcile(ctx context.Context, key types.NamespacedName) error {
-	rs, ok := r.cluster.replicaSets.get(key)
+	rs, ok := r.ReplicaSets.Get(key)
 	if !ok {
 		return nil
 	}
 	var active []*corev1.Pod
-	for _, p := range r.pods.ownedBy(rs.UID) {
+	for _, p := range r.Pods.OwnedBy(rs.UID) {
 		if controls(rs, p) && podActive(p) {
 			active = append(active, p)
 		}
@@ -165,7 +165,7 @@ func (r *replicaSets) create(ctx context.Context, rs *appsv1.ReplicaSet, n int) 
 		r.expect(rs.UID, uids, nil)
 		// The view may have seen them before they were expected.
 		for _, p := range pods {
-			if seen, ok := r.pods.get(client.Key(p)); ok && seen.UID == p.GetUID() {
+			if seen, ok := r.Pods.Get(client.Key(p)); ok && seen.UID == p.GetUID() {
 				r.observe(rs.UID, seen, false)
 			}
 		}
@@ -274,7 +274,7 @@ func (r *replicaSets) updateStatus(ctx context.Context, rs *appsv1.ReplicaSet, a
 		r.loop.queue.AddAfter(client.Key(rs), again)
 	}
 	terminating := int32(0)
-	for _, p := range r.pods.ownedBy(rs.UID) {
+	for _, p := range r.Pods.OwnedBy(rs.UID) {
 		if controls(rs, p) && p.DeletionTimestamp != nil && !podFinished(p) {
 			terminating++
 		}

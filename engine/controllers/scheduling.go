@@ -49,8 +49,8 @@ func newScheduling(c *cluster) *scheduling {
 		placed:  map[types.NamespacedName]placement{}, onNode: map[string]*nodeUse{}, waiting: map[types.NamespacedName]bool{},
 	}
 	s.loop = newLoop(c, "scheduler", s.reconcile)
-	c.pods.onChange(s.podChanged)
-	c.nodes.onChange(func(old, now *corev1.Node) {
+	c.Pods.OnChange(s.podChanged)
+	c.Nodes.OnChange(func(old, now *corev1.Node) {
 		if now != nil && (old == nil || !equality.Semantic.DeepEqual(nodeView(old), nodeView(now))) {
 			s.retryWaiting()
 		}
@@ -70,7 +70,7 @@ func nodeView(n *corev1.Node) any {
 }
 
 // Run works until the context ends.
-func (s *scheduling) Run(ctx context.Context) error { return s.loop.run(ctx, s.nodes, s.pods) }
+func (s *scheduling) Run(ctx context.Context) error { return s.loop.run(ctx, s.Nodes, s.Pods) }
 
 func (s *scheduling) podChanged(old, now *corev1.Pod) {
 	if now != nil && now.Spec.NodeName != "" && !podFinished(now) {
@@ -153,7 +153,7 @@ func (s *scheduling) retryWaiting() {
 }
 
 func (s *scheduling) reconcile(ctx context.Context, key types.NamespacedName) error {
-	pod, ok := s.pods.get(key)
+	pod, ok := s.Pods.Get(key)
 	if !ok || pod.Spec.NodeName != "" || !podActive(pod) || len(pod.Spec.SchedulingGates) > 0 {
 		return nil
 	}
@@ -176,7 +176,7 @@ func (s *scheduling) reconcile(ctx context.Context, key types.NamespacedName) er
 // decide picks a node and counts the Pod there at once, so that the next
 // decision sees it.
 func (s *scheduling) decide(pod *corev1.Pod) scheduler.Decision {
-	nodes := s.nodes.all()
+	nodes := s.Nodes.All()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, ok := s.placed[client.Key(pod)]; ok {

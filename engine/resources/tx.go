@@ -46,18 +46,61 @@ func (r *Resources) Begin() *Tx { return &Tx{r: r, byKey: map[string]*change{}} 
 
 // Create adds a new object and fills obj with what will be stored.
 func (t *Tx) Create(ctx context.Context, obj client.Object) error {
+	return t.create(ctx, obj, nil, store.Absent)
+}
+
+// Replace puts a new object in the place of an existing one: it has a UID of
+// its own, so what the old one owned is collected.
+func (t *Tx) Replace(ctx context.Context, obj client.Object) error {
 	row, err := t.r.Of(obj)
 	if err != nil {
 		return err
 	}
-	if obj.GetName() == "" && obj.GetGenerateName() != "" {
-		obj.SetName(generateName(obj.GetGenerateName()))
+	old, kv, err := t.r.load(ctx, row, obj.GetNamespace(), obj.GetName())
+	if err != nil {
+		return err
+	}
+	obj.SetResourceVersion("")
+	return t.create(ctx, obj, old, kv.Revision)
+}
+
+func (t *Tx) create(ctx context.Context, obj, old client.Object, expect int64) error {
+	row, err := t.r.Of(obj)
+	if err != nil {
+		return err
 	}
 	if obj.GetResourceVersion() != "" {
 		return apierrors.NewBadRequest("resourceVersion must not be set on a new object")
 	}
+	t.r.begin(row, obj)
+	if err := t.checkNamespace(ctx, row, obj); err != nil {
+		return err
+	}
+	if err := invalid(row, obj, t.r.validateCreate(obj)); err != nil {
+		return err
+	}
+	c := &change{row: row, result: obj}
+	if s, ok := obj.(*corev1.Service); ok {
+		was, _ := old.(*corev1.Service)
+		if c.extra, err = t.r.reserveForService(ctx, s, was); err != nil {
+			return err
+		}
+	}
+	value, err := encode(obj)
+	if err != nil {
+		return apierrors.NewInternalError(err)
+	}
+	c.main = &store.Op{Key: row.key(obj.GetNamespace(), obj.GetName()), Value: value, Expect: expect}
+	return t.add(c)
+}
+
+// begin gives a new object its identity and its defaults.
+func (r *Resources) begin(row *Resource, obj client.Object) {
+	if obj.GetName() == "" && obj.GetGenerateName() != "" {
+		obj.SetName(generateName(obj.GetGenerateName()))
+	}
 	obj.SetUID(uuid.NewUUID())
-	obj.SetCreationTimestamp(metav1.NewTime(t.r.clock.Now()))
+	obj.SetCreationTimestamp(metav1.NewTime(r.clock.Now()))
 	obj.SetDeletionTimestamp(nil)
 	obj.SetDeletionGracePeriodSeconds(nil)
 	obj.SetSelfLink("")
@@ -67,25 +110,7 @@ func (t *Tx) Create(ctx context.Context, obj client.Object) error {
 	if row.prepareCreate != nil {
 		row.prepareCreate(obj)
 	}
-	t.r.upstream.Default(obj)
-	if err := t.checkNamespace(ctx, row, obj); err != nil {
-		return err
-	}
-	if err := invalid(row, obj, t.r.validateCreate(obj)); err != nil {
-		return err
-	}
-	c := &change{row: row, result: obj}
-	if s, ok := obj.(*corev1.Service); ok {
-		if c.extra, err = t.r.reserveForService(ctx, s, nil); err != nil {
-			return err
-		}
-	}
-	value, err := encode(obj)
-	if err != nil {
-		return apierrors.NewInternalError(err)
-	}
-	c.main = &store.Op{Key: row.key(obj.GetNamespace(), obj.GetName()), Value: value, Expect: store.Absent}
-	return t.add(c)
+	r.upstream.Default(obj)
 }
 
 // Update replaces everything but the status of an existing object.

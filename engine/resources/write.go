@@ -150,10 +150,7 @@ func (r *Resources) ValidateCreate(obj client.Object) field.ErrorList {
 	if err != nil {
 		return field.ErrorList{field.InternalError(nil, err)}
 	}
-	if row.prepareCreate != nil {
-		row.prepareCreate(obj)
-	}
-	r.upstream.Default(obj)
+	r.begin(row, obj)
 	return r.validateCreate(obj)
 }
 
