@@ -158,7 +158,7 @@ func (m *Memory) Create(_ context.Context, obj client.Object) error {
 	if next.GetUID() == "" {
 		next.SetUID(uuid.NewUUID())
 	}
-	if next.GetCreationTimestamp().IsZero() {
+	if created := next.GetCreationTimestamp(); created.IsZero() {
 		next.SetCreationTimestamp(metav1.Now().Rfc3339Copy())
 	}
 	next.SetGeneration(1)

@@ -8,6 +8,9 @@ const (
 	AnnotationRevision = "berth.dev/revision"
 	// AnnotationOrigin is the place of the object in the repository, as path:line.
 	AnnotationOrigin = "berth.dev/origin"
+	// AnnotationAdopted marks an object that was there before its Source: it is
+	// released, not deleted, when the Source no longer holds it.
+	AnnotationAdopted = "berth.dev/adopted"
 	// AnnotationPrune set to "disabled" keeps an object that its Source no longer holds.
 	AnnotationPrune = "berth.dev/prune"
 	// AnnotationReplace set to "allowed" lets a change of an immutable field

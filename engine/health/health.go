@@ -1,0 +1,175 @@
+// Package health says how an object is doing, with a reason that a person
+// understands. It is pure; its rules are those of Kubernetes' kstatus.
+package health
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// State of an object, from best to worst.
+type State int
+
+// States. Progressing may become Healthy by itself; Degraded needs somebody.
+const (
+	Healthy State = iota
+	Progressing
+	Degraded
+)
+
+// String is the state as a word.
+func (s State) String() string {
+	return [...]string{"Healthy", "Progressing", "Degraded"}[s]
+}
+
+// Health is a state and, unless it is plain Healthy, the reason.
+type Health struct {
+	State  State
+	Reason string
+}
+
+// Worse reports whether h is worse than other.
+func (h Health) Worse(other Health) bool { return h.State > other.State }
+
+// Pod is healthy when it is ready or has succeeded.
+func Pod(p *corev1.Pod) Health {
+	switch {
+	case p.DeletionTimestamp != nil:
+		return Health{Progressing, "is stopping"}
+	case p.Status.Phase == corev1.PodSucceeded:
+		return Health{Healthy, "completed"}
+	case p.Status.Phase == corev1.PodFailed:
+		return Health{Degraded, cmp.Or(p.Status.Message, failure(p), "failed")}
+	}
+	if c := condition(p, corev1.PodScheduled); c != nil && c.Status == corev1.ConditionFalse {
+		return Health{Degraded, c.Message}
+	}
+	if p.Spec.NodeName == "" {
+		return Health{Progressing, "waits for a node"}
+	}
+	if h, found := waiting(p); found {
+		return h
+	}
+	if c := condition(p, corev1.PodReady); c != nil && c.Status == corev1.ConditionTrue {
+		return Health{State: Healthy}
+	} else if c != nil && c.Message != "" && p.Status.Phase == corev1.PodRunning {
+		return Health{Progressing, c.Message}
+	}
+	return Health{Progressing, "starts"}
+}
+
+// waiting finds the container that keeps a Pod from running.
+func waiting(p *corev1.Pod) (Health, bool) {
+	for _, s := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
+		w := s.State.Waiting
+		if w == nil || w.Reason == "" {
+			continue
+		}
+		state := Progressing
+		switch w.Reason {
+		case "ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "CrashLoopBackOff",
+			"CreateContainerConfigError", "CreateContainerError", "RunContainerError":
+			state = Degraded
+		case "ContainerCreating", "PodInitializing":
+			continue
+		}
+		text := fmt.Sprintf("container %s: %s", s.Name, w.Reason)
+		if w.Message != "" {
+			text += ": " + w.Message
+		}
+		if last := s.LastTerminationState.Terminated; w.Reason == "CrashLoopBackOff" && last != nil {
+			text += fmt.Sprintf(" (last exit code %d)", last.ExitCode)
+		}
+		return Health{state, text}, true
+	}
+	return Health{}, false
+}
+
+func failure(p *corev1.Pod) string {
+	for _, s := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
+		if t := s.State.Terminated; t != nil && t.ExitCode != 0 {
+			return fmt.Sprintf("container %s exited with code %d (%s)", s.Name, t.ExitCode, t.Reason)
+		}
+	}
+	return ""
+}
+
+func condition(p *corev1.Pod, t corev1.PodConditionType) *corev1.PodCondition {
+	for i := range p.Status.Conditions {
+		if p.Status.Conditions[i].Type == t {
+			return &p.Status.Conditions[i]
+		}
+	}
+	return nil
+}
+
+// Deployment is healthy when all Pods are of its template and available. pods
+// are those of its current ReplicaSet: what is wrong with them is the reason.
+func Deployment(d *appsv1.Deployment, pods []*corev1.Pod) Health {
+	want := int32(1)
+	if d.Spec.Replicas != nil {
+		want = *d.Spec.Replicas
+	}
+	s := d.Status
+	if s.ObservedGeneration >= d.Generation && s.UpdatedReplicas == want && s.AvailableReplicas == want && s.Replicas == want {
+		return Health{State: Healthy}
+	}
+	for _, c := range s.Conditions {
+		if c.Type == appsv1.DeploymentReplicaFailure && c.Status == corev1.ConditionTrue {
+			return Health{Degraded, c.Message}
+		}
+	}
+	if h := worst(pods); h.State == Degraded {
+		return h
+	}
+	for _, c := range s.Conditions {
+		if c.Type == appsv1.DeploymentProgressing && c.Reason == "ProgressDeadlineExceeded" {
+			return Health{Degraded, cmp.Or(worst(pods).Reason, c.Message)}
+		}
+	}
+	if d.Spec.Paused {
+		return Health{Progressing, "the rollout is paused"}
+	}
+	text := fmt.Sprintf("%d of %d replicas are updated and available", min(s.UpdatedReplicas, s.AvailableReplicas), want)
+	if extra := s.Replicas - s.UpdatedReplicas; extra > 0 {
+		text += fmt.Sprintf(", %d old to go", extra)
+	}
+	return Health{Progressing, text}
+}
+
+// ReplicaSet is healthy when all its Pods are available.
+func ReplicaSet(r *appsv1.ReplicaSet, pods []*corev1.Pod) Health {
+	want := int32(1)
+	if r.Spec.Replicas != nil {
+		want = *r.Spec.Replicas
+	}
+	if r.Status.ObservedGeneration >= r.Generation && r.Status.AvailableReplicas == want && r.Status.Replicas == want {
+		return Health{State: Healthy}
+	}
+	if h := worst(pods); h.State == Degraded {
+		return h
+	}
+	return Health{Progressing, fmt.Sprintf("%d of %d pods are available", r.Status.AvailableReplicas, want)}
+}
+
+// worst is the worst health of some Pods, with the number of Pods it holds for.
+func worst(pods []*corev1.Pod) Health {
+	var out Health
+	count := map[string]int{}
+	for _, p := range pods {
+		h := Pod(p)
+		count[h.Reason]++
+		if h.Worse(out) {
+			out = h
+		}
+	}
+	if n := count[out.Reason]; n > 1 && out.State != Healthy {
+		out.Reason = fmt.Sprintf("%d pods: %s", n, strings.TrimSpace(out.Reason))
+	}
+	return out
+}

@@ -1,0 +1,249 @@
+// Package plan compares what a revision wants with what is live and says what
+// is to be done. It is pure: the same input gives the same plan, and what a
+// plan shows is what is applied.
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"berth.dev/berth/api/client"
+	"berth.dev/berth/api/manifest"
+	"berth.dev/berth/api/v1alpha1"
+)
+
+// Action is what happens to one object.
+type Action string
+
+// Actions, in the order in which a plan lists them.
+const (
+	Create  Action = "create"
+	Change  Action = "change"
+	Replace Action = "replace"
+	Delete  Action = "delete"
+	// Release: the object was there before its Source, so it stays and is no
+	// longer managed.
+	Release Action = "release"
+	// Keep: the object is no longer wanted, but an annotation protects it.
+	Keep Action = "keep"
+	// Touch: only the place in the repository moved.
+	Touch Action = "touch"
+)
+
+// Key names an object.
+type Key struct {
+	schema.GroupVersionKind `json:"-"`
+	Namespace               string `json:"namespace,omitempty"`
+	Name                    string `json:"name"`
+}
+
+// String is kind namespace/name.
+func (k Key) String() string {
+	if k.Namespace == "" {
+		return k.Kind + " " + k.Name
+	}
+	return k.Kind + " " + k.Namespace + "/" + k.Name
+}
+
+// KeyOf is the key of an object.
+func KeyOf(gvk schema.GroupVersionKind, obj client.Object) Key {
+	return Key{GroupVersionKind: gvk, Namespace: obj.GetNamespace(), Name: obj.GetName()}
+}
+
+// Desired is an object that a revision holds: typed, defaulted, labelled, and
+// with what it takes over from the live one.
+type Desired struct {
+	Key    Key
+	Object client.Object
+	Origin manifest.Origin
+	// Live is the object as it is, nil when there is none.
+	Live client.Object
+	// Immutable says why the live object cannot be changed into this one; empty
+	// when it can.
+	Immutable string
+}
+
+// Owned is a live object that the Source owns.
+type Owned struct {
+	Key    Key
+	Object client.Object
+}
+
+// Input is everything that a plan is made from.
+type Input struct {
+	Source string
+	Commit string
+	Wanted []Desired
+	// Owned by the Source now.
+	Owned []Owned
+	// Prune is false when nothing is to be deleted.
+	Prune bool
+}
+
+// Step is one object of a plan.
+type Step struct {
+	Action Action          `json:"action"`
+	Key    Key             `json:"-"`
+	Origin manifest.Origin `json:"-"`
+	// Fields that change, with their old and new values; a Secret's are hidden.
+	Fields []Field `json:"fields,omitempty"`
+	// Why an object is replaced or kept.
+	Why string `json:"why,omitempty"`
+	// Desired is what is written; nil for a deletion.
+	Desired client.Object `json:"-"`
+	// Live is what was compared; nil for a creation.
+	Live client.Object `json:"-"`
+}
+
+// Plan is what is to be done, in the order of its steps.
+type Plan struct {
+	Source string `json:"source"`
+	Commit string `json:"commit,omitempty"`
+	Steps  []Step `json:"-"`
+	// Unchanged counts the objects that are as they should be.
+	Unchanged int `json:"unchanged"`
+	// Owned counts what the Source owns before the plan is carried out.
+	Owned int `json:"owned"`
+}
+
+// Make compares.
+func Make(in Input) Plan {
+	p := Plan{Source: in.Source, Commit: in.Commit, Owned: len(in.Owned)}
+	wanted := map[Key]bool{}
+	for _, d := range in.Wanted {
+		wanted[d.Key] = true
+		if step, changed := compare(d, in.Commit); changed {
+			p.Steps = append(p.Steps, step)
+		}
+		if step, changed := p.last(d.Key); !changed || step.Action == Touch {
+			p.Unchanged++
+		}
+	}
+	for _, o := range in.Owned {
+		if !wanted[o.Key] {
+			p.Steps = append(p.Steps, remove(o, in.Prune))
+		}
+	}
+	slices.SortStableFunc(p.Steps, func(a, b Step) int {
+		return cmp.Or(cmp.Compare(order(a), order(b)), compareKeys(a.Key, b.Key))
+	})
+	return p
+}
+
+func (p Plan) last(k Key) (Step, bool) {
+	if n := len(p.Steps); n > 0 && p.Steps[n-1].Key == k {
+		return p.Steps[n-1], true
+	}
+	return Step{}, false
+}
+
+func compare(d Desired, commit string) (Step, bool) {
+	s := Step{Key: d.Key, Origin: d.Origin, Desired: d.Object, Live: d.Live}
+	if d.Live == nil {
+		mark(d.Object, commit)
+		s.Action = Create
+		return s, true
+	}
+	if d.Immutable != "" {
+		mark(d.Object, commit)
+		s.Action, s.Why, s.Fields = Replace, d.Immutable, Fields(d.Live, d.Object)
+		return s, true
+	}
+	if equality.Semantic.DeepEqual(d.Live, d.Object) {
+		return s, false
+	}
+	s.Fields = Fields(d.Live, d.Object)
+	if len(s.Fields) == 0 && d.Live.GetLabels()[v1alpha1.LabelSource] == d.Object.GetLabels()[v1alpha1.LabelSource] {
+		s.Action = Touch
+		return s, true
+	}
+	mark(d.Object, commit)
+	s.Action = Change
+	return s, true
+}
+
+// mark notes the commit that changes an object.
+func mark(obj client.Object, commit string) {
+	a := obj.GetAnnotations()
+	if a == nil {
+		a = map[string]string{}
+	}
+	if commit != "" {
+		a[v1alpha1.AnnotationRevision] = commit
+	}
+	obj.SetAnnotations(a)
+}
+
+func remove(o Owned, prune bool) Step {
+	s := Step{Action: Delete, Key: o.Key, Live: o.Object, Origin: originOf(o.Object)}
+	a := o.Object.GetAnnotations()
+	switch {
+	case a[v1alpha1.AnnotationPrune] == v1alpha1.PruneDisabled:
+		s.Action, s.Why = Keep, "annotation "+v1alpha1.AnnotationPrune+": "+v1alpha1.PruneDisabled
+	case a[v1alpha1.AnnotationAdopted] != "":
+		s.Action, s.Why = Release, "it was there before the Source"
+	case !prune:
+		s.Action, s.Why = Keep, "the Source has spec.prune: false"
+	}
+	return s
+}
+
+func originOf(obj client.Object) manifest.Origin {
+	var o manifest.Origin
+	at := obj.GetAnnotations()[v1alpha1.AnnotationOrigin]
+	for i := len(at) - 1; i > 0; i-- {
+		if at[i] == ':' {
+			o.Path = at[:i]
+			fmt.Sscanf(at[i+1:], "%d", &o.Line)
+			break
+		}
+	}
+	return o
+}
+
+// order puts Namespaces before what is in them, and deletions last, Namespaces
+// last of all.
+func order(s Step) int {
+	namespace := s.Key.Kind == "Namespace"
+	switch s.Action {
+	case Delete, Release, Keep:
+		if namespace {
+			return 3
+		}
+		return 2
+	}
+	if namespace {
+		return 0
+	}
+	return 1
+}
+
+func compareKeys(a, b Key) int {
+	return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+}
+
+// Count is how many steps have an action.
+func (p Plan) Count(a Action) int {
+	n := 0
+	for _, s := range p.Steps {
+		if s.Action == a {
+			n++
+		}
+	}
+	return n
+}
+
+// Empty reports whether nothing would change for a user: places that moved in
+// the repository do not count.
+func (p Plan) Empty() bool {
+	for _, s := range p.Steps {
+		if s.Action != Touch && s.Action != Keep {
+			return false
+		}
+	}
+	return true
+}
