@@ -239,13 +239,22 @@ func (r *Runtime) List(ctx context.Context) ([]pods.Present, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list tasks: %w", resolve(err))
 	}
-	running := map[string]bool{}
+	states := map[string]pods.State{}
 	for _, t := range tasks.Tasks {
-		running[t.ID] = t.Status == tasktypes.Status_RUNNING || t.Status == tasktypes.Status_PAUSED
+		switch t.Status {
+		case tasktypes.Status_RUNNING, tasktypes.Status_PAUSED, tasktypes.Status_PAUSING:
+			states[t.ID] = pods.Running
+		case tasktypes.Status_STOPPED:
+			states[t.ID] = pods.Exited
+		}
 	}
 	var out []pods.Present
 	for _, c := range containers {
-		out = append(out, pods.Present{ID: c.ID, Group: c.Labels[groupLabel], Running: running[c.ID]})
+		state := pods.Created
+		if s, ok := states[c.ID]; ok {
+			state = s
+		}
+		out = append(out, pods.Present{ID: c.ID, Group: c.Labels[groupLabel], State: state})
 	}
 	return out, nil
 }

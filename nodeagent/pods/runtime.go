@@ -72,6 +72,9 @@ type Volumes interface {
 // Config reads the ConfigMaps and Secrets that pods refer to. A NotFound API
 // error says that there is none; a *WaitError that it is not known yet.
 type Config interface {
+	// Use begins to follow what the pod refers to, Drop ends it.
+	Use(ctx context.Context, pod *corev1.Pod)
+	Drop(ctx context.Context, uid string)
 	ConfigMap(ctx context.Context, namespace, name string) (*corev1.ConfigMap, error)
 	Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error)
 }
@@ -195,5 +198,15 @@ type Exit struct {
 // Present is a container that the runtime knows.
 type Present struct {
 	ID, Group string
-	Running   bool
+	State     State
 }
+
+// State is how far a container has come.
+type State string
+
+// The states of a container. Created is one that was never started.
+const (
+	Created State = "created"
+	Running State = "running"
+	Exited  State = "exited"
+)
