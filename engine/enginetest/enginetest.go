@@ -127,6 +127,12 @@ func (f *kubeletFollower) Set(obj client.Object) {
 	next := pod.DeepCopy()
 	next.Status.Phase, next.Status.PodIP = corev1.PodRunning, ip.String()
 	next.Status.PodIPs = []corev1.PodIP{{IP: ip.String()}}
+	for _, c := range pod.Spec.Containers {
+		next.Status.ContainerStatuses = append(next.Status.ContainerStatuses, corev1.ContainerStatus{
+			Name: c.Name, Image: c.Image, Ready: ready == corev1.ConditionTrue,
+			State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.Now()}},
+		})
+	}
 	next.Status.Conditions = append(next.Status.Conditions, corev1.PodCondition{Type: corev1.PodReady, Status: ready, LastTransitionTime: metav1.Now()})
 	_ = f.Client.UpdateStatus(f.ctx, next)
 }

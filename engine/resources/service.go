@@ -80,13 +80,13 @@ func held(s *corev1.Service) map[string]bool {
 
 // reserveForService gives a Service the address and ports it lacks and returns
 // the operations that reserve what is new and release what is no longer used.
-func (r *Resources) reserveForService(ctx context.Context, s, old *corev1.Service) ([]store.Op, error) {
-	if err := r.assignClusterIP(ctx, s); err != nil {
+func (t *Tx) reserveForService(ctx context.Context, s, old *corev1.Service) ([]store.Op, error) {
+	if err := t.assignClusterIP(ctx, s); err != nil {
 		return nil, err
 	}
 	before := held(old)
 	if usesNodePorts(s) {
-		if err := r.assignNodePorts(ctx, s); err != nil {
+		if err := t.assignNodePorts(ctx, s); err != nil {
 			return nil, err
 		}
 	}
@@ -97,17 +97,34 @@ func (r *Resources) reserveForService(ctx context.Context, s, old *corev1.Servic
 			delete(before, key)
 			continue
 		}
-		if kv, taken, err := r.store.Get(ctx, key); err != nil {
-			return nil, apierrors.NewInternalError(err)
-		} else if taken {
-			return nil, r.portTaken(s, key, string(kv.Value))
+		if by, err := t.holder(ctx, key); err != nil {
+			return nil, err
+		} else if by != "" {
+			return nil, t.r.portTaken(s, key, by)
 		}
+		t.reserved[key] = string(owner)
 		ops = append(ops, store.Op{Key: key, Value: owner, Expect: store.Absent})
 	}
 	for key := range before {
 		ops = append(ops, store.Op{Key: key, Expect: store.Any})
 	}
 	return ops, nil
+}
+
+// holder is the Service that has a key, in the store or earlier in this
+// transaction; empty when it is free.
+func (t *Tx) holder(ctx context.Context, key string) (string, error) {
+	if by := t.reserved[key]; by != "" {
+		return by, nil
+	}
+	kv, taken, err := t.r.store.Get(ctx, key)
+	if err != nil {
+		return "", apierrors.NewInternalError(err)
+	}
+	if !taken {
+		return "", nil
+	}
+	return string(kv.Value), nil
 }
 
 func (r *Resources) portTaken(s *corev1.Service, key, owner string) error {
@@ -130,21 +147,21 @@ func releaseService(s *corev1.Service) []store.Op {
 	return ops
 }
 
-func (r *Resources) assignClusterIP(ctx context.Context, s *corev1.Service) error {
+func (t *Tx) assignClusterIP(ctx context.Context, s *corev1.Service) error {
 	if s.Spec.Type == corev1.ServiceTypeExternalName {
 		s.Spec.ClusterIP, s.Spec.ClusterIPs = "", nil
 		return nil
 	}
 	if s.Spec.ClusterIP == "" {
-		ip, err := r.freeAddress(ctx, s.Namespace+"/"+s.Name)
+		ip, err := t.freeAddress(ctx, s.Namespace+"/"+s.Name)
 		if err != nil {
 			return err
 		}
 		s.Spec.ClusterIP = ip
-	} else if ip, err := netip.ParseAddr(s.Spec.ClusterIP); err == nil && !r.services.Contains(ip) {
-		row := r.byKind[corev1.SchemeGroupVersion.WithKind("Service")]
+	} else if ip, err := netip.ParseAddr(s.Spec.ClusterIP); err == nil && !t.r.services.Contains(ip) {
+		row := t.r.byKind[corev1.SchemeGroupVersion.WithKind("Service")]
 		return invalid(row, s, field.ErrorList{field.Invalid(field.NewPath("spec", "clusterIP"), s.Spec.ClusterIP,
-			fmt.Sprintf("is outside the range of cluster addresses, %s; leave it out to be given one", r.services))})
+			fmt.Sprintf("is outside the range of cluster addresses, %s; leave it out to be given one", t.r.services))})
 	}
 	s.Spec.ClusterIPs = []string{s.Spec.ClusterIP}
 	if s.Spec.IPFamilies == nil {
@@ -160,25 +177,25 @@ func (r *Resources) assignClusterIP(ctx context.Context, s *corev1.Service) erro
 // freeAddress finds an address that no Service has, beginning at a place that
 // the name decides: the same Service gets the same address again. The first
 // ten are left for what Berth itself offers, such as DNS.
-func (r *Resources) freeAddress(ctx context.Context, name string) (string, error) {
+func (t *Tx) freeAddress(ctx context.Context, name string) (string, error) {
 	const reserved = 10
-	size := uint32(1) << (32 - r.services.Bits())
+	size := uint32(1) << (32 - t.r.services.Bits())
 	usable := size - reserved - 1
-	base := be32(r.services.Masked().Addr())
+	base := be32(t.r.services.Masked().Addr())
 	h := fnv.New32a()
 	h.Write([]byte(name))
 	start := h.Sum32() % usable
 	for i := range usable {
 		ip := from32(base + reserved + (start+i)%usable).String()
-		_, taken, err := r.store.Get(ctx, addressKey(ip))
+		by, err := t.holder(ctx, addressKey(ip))
 		if err != nil {
-			return "", apierrors.NewInternalError(err)
+			return "", err
 		}
-		if !taken {
+		if by == "" {
 			return ip, nil
 		}
 	}
-	return "", apierrors.NewInternalError(fmt.Errorf("all %d cluster addresses of %s are taken; start Berth with a larger --service-cidr", usable, r.services))
+	return "", apierrors.NewInternalError(fmt.Errorf("all %d cluster addresses of %s are taken; start Berth with a larger --service-cidr", usable, t.r.services))
 }
 
 func be32(a netip.Addr) uint32 {
@@ -190,7 +207,7 @@ func from32(n uint32) netip.Addr {
 	return netip.AddrFrom4([4]byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)})
 }
 
-func (r *Resources) assignNodePorts(ctx context.Context, s *corev1.Service) error {
+func (t *Tx) assignNodePorts(ctx context.Context, s *corev1.Service) error {
 	const count = nodePortLast - nodePortFirst + 1
 	chosen := map[string]bool{}
 	for i := range s.Spec.Ports {
@@ -201,11 +218,11 @@ func (r *Resources) assignNodePorts(ctx context.Context, s *corev1.Service) erro
 		for n := int32(0); n < count && p.NodePort == 0; n++ {
 			port := nodePortFirst + (start+n)%count
 			key := nodePortKey(port, p.Protocol)
-			_, taken, err := r.store.Get(ctx, key)
+			by, err := t.holder(ctx, key)
 			if err != nil {
-				return apierrors.NewInternalError(err)
+				return err
 			}
-			if !taken && !chosen[key] {
+			if by == "" && !chosen[key] {
 				p.NodePort = port
 			}
 		}

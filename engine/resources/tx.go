@@ -26,6 +26,9 @@ type Tx struct {
 	r       *Resources
 	changes []*change
 	byKey   map[string]*change
+	// reserved are the addresses and ports taken by earlier changes, with the
+	// Service that has them.
+	reserved map[string]string
 }
 
 // change is one object's part of a transaction.
@@ -42,7 +45,9 @@ type change struct {
 }
 
 // Begin starts a transaction.
-func (r *Resources) Begin() *Tx { return &Tx{r: r, byKey: map[string]*change{}} }
+func (r *Resources) Begin() *Tx {
+	return &Tx{r: r, byKey: map[string]*change{}, reserved: map[string]string{}}
+}
 
 // Create adds a new object and fills obj with what will be stored.
 func (t *Tx) Create(ctx context.Context, obj client.Object) error {
@@ -82,7 +87,7 @@ func (t *Tx) create(ctx context.Context, obj, old client.Object, expect int64) e
 	c := &change{row: row, result: obj}
 	if s, ok := obj.(*corev1.Service); ok {
 		was, _ := old.(*corev1.Service)
-		if c.extra, err = t.r.reserveForService(ctx, s, was); err != nil {
+		if c.extra, err = t.reserveForService(ctx, s, was); err != nil {
 			return err
 		}
 	}
@@ -136,7 +141,7 @@ func (t *Tx) Update(ctx context.Context, obj client.Object) error {
 	}
 	c := &change{row: row, result: obj}
 	if s, ok := obj.(*corev1.Service); ok {
-		if c.extra, err = t.r.reserveForService(ctx, s, old.(*corev1.Service)); err != nil {
+		if c.extra, err = t.reserveForService(ctx, s, old.(*corev1.Service)); err != nil {
 			return err
 		}
 	}

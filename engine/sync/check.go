@@ -1,0 +1,151 @@
+package sync
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"berth.dev/berth/api/client"
+	"berth.dev/berth/api/revision"
+	"berth.dev/berth/api/v1alpha1"
+	"berth.dev/berth/engine/plan"
+	"berth.dev/berth/engine/resources"
+)
+
+// Outcome is what a revision would do. With an error among the diagnostics it
+// would do nothing.
+type Outcome struct {
+	Plan        plan.Plan
+	Diagnostics []v1alpha1.Diagnostic
+	// Held says why the plan would wait for approval; empty when it would not.
+	Held string
+	// Waits says what must be gone first; empty when nothing must.
+	Waits string
+	// Objects counts what the revision holds, by kind.
+	Objects map[string]int32
+	// tx is the transaction that carries the plan out.
+	tx *resources.Tx
+}
+
+// Failed reports whether the revision cannot be applied.
+func (o Outcome) Failed() bool { return v1alpha1.HasErrors(o.Diagnostics) }
+
+// Check compiles and plans a revision against the live cluster, up to but not
+// including the write: what it shows is what applying would do. src need not
+// exist in the cluster.
+func (e *Engine) Check(ctx context.Context, src *v1alpha1.Source, rev revision.Revision) (Outcome, error) {
+	set, err := e.Compiler.Compile(ctx, rev, CompileOptions{
+		Source: src.Name, Path: src.Spec.Path, TargetNamespace: src.Spec.TargetNamespace, Kinds: Kinds(),
+	})
+	if err != nil {
+		return Outcome{}, fmt.Errorf("compile: %w", err)
+	}
+	out := Outcome{Diagnostics: set.Diagnostics, Objects: map[string]int32{}}
+	if out.Failed() {
+		return out, nil
+	}
+	p, err := e.prepare(ctx, src, set)
+	if err != nil {
+		return Outcome{}, err
+	}
+	out.Diagnostics = append(out.Diagnostics, p.diagnostics...)
+	out.Waits = p.waits
+	if out.Failed() {
+		sortDiagnostics(out.Diagnostics)
+		return out, nil
+	}
+	owned, err := e.owned(ctx, src.Name)
+	if err != nil {
+		return Outcome{}, err
+	}
+	for _, d := range p.wanted {
+		out.Objects[d.Key.Kind]++
+	}
+	out.Plan = plan.Make(plan.Input{
+		Source: src.Name, Commit: rev.Commit, Wanted: p.wanted, Owned: owned, Prune: *src.Spec.Prune,
+	})
+	if !allowsPrune(rev.Message) {
+		out.Held = out.Plan.Gate(*src.Spec.MaxPrune)
+	}
+	if out.Waits == "" {
+		err = e.stage(ctx, &out)
+	}
+	sortDiagnostics(out.Diagnostics)
+	return out, err
+}
+
+func sortDiagnostics(ds []v1alpha1.Diagnostic) {
+	slices.SortStableFunc(ds, func(a, b v1alpha1.Diagnostic) int {
+		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+}
+
+// allowsPrune looks for the trailer that approves deletions.
+func allowsPrune(message string) bool {
+	for line := range strings.Lines(message) {
+		key, value, ok := strings.Cut(strings.TrimSpace(line), ":")
+		if ok && strings.EqualFold(key, v1alpha1.TrailerAllowPrune) && strings.EqualFold(strings.TrimSpace(value), "true") {
+			return true
+		}
+	}
+	return false
+}
+
+// stage builds the transaction. What the cluster refuses, such as a node port
+// that is taken, becomes a diagnostic at the object's place.
+func (e *Engine) stage(ctx context.Context, out *Outcome) error {
+	out.tx = e.Resources.Begin()
+	for i := range out.Plan.Steps {
+		s := &out.Plan.Steps[i]
+		err := stageStep(ctx, out.tx, s)
+		var status *apierrors.StatusError
+		switch {
+		case err == nil:
+		case apierrors.IsInvalid(err), apierrors.IsForbidden(err), apierrors.IsBadRequest(err):
+			errors.As(err, &status)
+			out.Diagnostics = append(out.Diagnostics, v1alpha1.Diagnostic{
+				Severity: v1alpha1.SeverityError, Path: s.Origin.Path, Line: int32(s.Origin.Line),
+				Object: s.Key.Kind + "/" + s.Key.Name, Message: status.ErrStatus.Message,
+			})
+		default:
+			return fmt.Errorf("%s %s: %w", s.Action, s.Key, err)
+		}
+	}
+	return nil
+}
+
+func stageStep(ctx context.Context, tx *resources.Tx, s *plan.Step) error {
+	switch s.Action {
+	case plan.Create:
+		return tx.Create(ctx, s.Desired)
+	case plan.Change, plan.Touch:
+		return tx.Update(ctx, s.Desired)
+	case plan.Replace:
+		return tx.Replace(ctx, s.Desired)
+	case plan.Release:
+		released := s.Live.DeepCopyObject().(client.Object)
+		release(released)
+		return tx.Update(ctx, released)
+	case plan.Delete:
+		return tx.Delete(ctx, s.Live.DeepCopyObject().(client.Object), client.DeleteOptions{
+			UID: s.Live.GetUID(), ResourceVersion: s.Live.GetResourceVersion(),
+		})
+	}
+	return nil
+}
+
+// release takes off what says that a Source owns the object.
+func release(obj client.Object) {
+	l, a := copied(obj.GetLabels()), copied(obj.GetAnnotations())
+	delete(l, v1alpha1.LabelSource)
+	for _, k := range []string{v1alpha1.AnnotationOrigin, v1alpha1.AnnotationRevision, v1alpha1.AnnotationAdopted} {
+		delete(a, k)
+	}
+	obj.SetLabels(l)
+	obj.SetAnnotations(a)
+}

@@ -1,0 +1,255 @@
+package sync
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"berth.dev/berth/api/client"
+	"berth.dev/berth/api/manifest"
+	"berth.dev/berth/api/v1alpha1"
+	"berth.dev/berth/engine/plan"
+	"berth.dev/berth/engine/resources"
+)
+
+// kept are annotations that others than the user write on objects of a Source.
+func kept() []string {
+	return []string{"deployment.kubernetes.io/revision", v1alpha1.AnnotationRevision, v1alpha1.AnnotationAdopted}
+}
+
+// preparation turns the manifests of a revision into what a plan compares.
+type preparation struct {
+	engine *Engine
+	source *v1alpha1.Source
+	// namespaces that the revision itself declares.
+	namespaces map[string]bool
+
+	wanted      []plan.Desired
+	diagnostics []v1alpha1.Diagnostic
+	// waits says what must be gone before the revision can be applied.
+	waits string
+}
+
+func (e *Engine) prepare(ctx context.Context, src *v1alpha1.Source, set manifest.Set) (*preparation, error) {
+	p := &preparation{engine: e, source: src, namespaces: map[string]bool{}}
+	for _, m := range set.Manifests {
+		if m.Object.GetKind() == "Namespace" {
+			p.namespaces[m.Object.GetName()] = true
+		}
+	}
+	for _, m := range set.Manifests {
+		if err := p.add(ctx, m); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// add prepares one manifest; what is wrong with it becomes a diagnostic.
+func (p *preparation) add(ctx context.Context, m manifest.Manifest) error {
+	row, ok := p.engine.Resources.ByKind(m.Object.GroupVersionKind())
+	if !ok || !slices.Contains(Kinds(), row.GroupVersionKind) {
+		p.fail(m, "", fmt.Sprintf("kind %s (%s) cannot be deployed from a repository", m.Object.GetKind(), m.Object.GetAPIVersion()))
+		return nil
+	}
+	obj := row.New()
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(m.Object.Object, obj); err != nil {
+		p.fail(m, "", err.Error())
+		return nil
+	}
+	if row.Namespaced {
+		obj.SetNamespace(cmp.Or(obj.GetNamespace(), p.source.Spec.TargetNamespace))
+	} else {
+		obj.SetNamespace("")
+	}
+	if !p.allowed(m, row, obj) || !p.namespaceExists(m, row, obj) {
+		return nil
+	}
+	live := row.New()
+	err := p.engine.Resources.Get(ctx, client.Key(obj), live)
+	if apierrors.IsNotFound(err) {
+		live = nil
+	} else if err != nil {
+		return err
+	}
+	if !p.ownable(m, live) {
+		return nil
+	}
+	p.label(m, obj, live)
+	d := plan.Desired{Key: plan.KeyOf(row.GroupVersionKind, obj), Object: obj, Origin: m.Origin, Live: live}
+	if p.validate(m, &d) {
+		p.wanted = append(p.wanted, d)
+	}
+	return nil
+}
+
+func (p *preparation) fail(m manifest.Manifest, field, message string) {
+	p.diagnostics = append(p.diagnostics, v1alpha1.Diagnostic{
+		Severity: v1alpha1.SeverityError, Path: m.Origin.Path, Line: int32(m.Origin.Line),
+		Object: m.Object.GetKind() + "/" + m.Object.GetName(), Field: field, Message: message,
+	})
+}
+
+// allowed: the Source may be limited to some Namespaces.
+func (p *preparation) allowed(m manifest.Manifest, row *resources.Resource, obj client.Object) bool {
+	patterns := p.source.Spec.Namespaces
+	if len(patterns) == 0 {
+		return true
+	}
+	ns := obj.GetNamespace()
+	if row.Kind == "Namespace" {
+		ns = obj.GetName()
+	}
+	for _, pattern := range patterns {
+		if ok, err := path.Match(pattern, ns); ok && err == nil {
+			return true
+		}
+	}
+	p.fail(m, "metadata.namespace", fmt.Sprintf("Source %s may only touch the namespaces %s; change spec.namespaces of the Source, or the namespace here",
+		p.source.Name, strings.Join(patterns, ", ")))
+	return false
+}
+
+func (p *preparation) namespaceExists(m manifest.Manifest, row *resources.Resource, obj client.Object) bool {
+	name := obj.GetNamespace()
+	if !row.Namespaced || p.namespaces[name] {
+		return true
+	}
+	ns, ok := p.engine.Live.Namespaces.Get(types.NamespacedName{Name: name})
+	if !ok {
+		p.fail(m, "metadata.namespace", fmt.Sprintf("namespace %s does not exist; add a Namespace object to the repository", name))
+		return false
+	}
+	if ns.DeletionTimestamp != nil {
+		p.waits = fmt.Sprintf("namespace %s is being deleted", name)
+	}
+	return true
+}
+
+// ownable: nobody else owns the object.
+func (p *preparation) ownable(m manifest.Manifest, live client.Object) bool {
+	if live == nil {
+		return true
+	}
+	if owner, ok := resources.Managed(live); ok && owner != p.source.Name {
+		p.fail(m, "", fmt.Sprintf("belongs to Source %s (%s); remove it from one of the two", owner, live.GetAnnotations()[v1alpha1.AnnotationOrigin]))
+		return false
+	}
+	if live.GetDeletionTimestamp() != nil {
+		p.waits = fmt.Sprintf("%s %s is being deleted", m.Object.GetKind(), live.GetName())
+	}
+	return true
+}
+
+// label notes the Source and the place on the object, and takes over what
+// others have written on the live one.
+func (p *preparation) label(m manifest.Manifest, obj, live client.Object) {
+	l := copied(obj.GetLabels())
+	l[v1alpha1.LabelSource] = p.source.Name
+	obj.SetLabels(l)
+	a := copied(obj.GetAnnotations())
+	a[v1alpha1.AnnotationOrigin] = m.Origin.String()
+	if live != nil {
+		was := live.GetAnnotations()
+		for _, k := range kept() {
+			if v, ok := was[k]; ok {
+				a[k] = v
+			}
+		}
+		if _, owned := resources.Managed(live); !owned {
+			a[v1alpha1.AnnotationAdopted] = "true"
+		}
+		obj.SetFinalizers(live.GetFinalizers())
+		obj.SetOwnerReferences(live.GetOwnerReferences())
+		obj.SetManagedFields(live.GetManagedFields())
+	}
+	obj.SetAnnotations(a)
+}
+
+func copied(m map[string]string) map[string]string {
+	out := make(map[string]string, len(m)+3)
+	for k, v := range m {
+		out[k] = v
+	}
+	return out
+}
+
+// validate checks the object by itself, then as a change of the live one. What
+// is right by itself and wrong as a change needs a replacement.
+func (p *preparation) validate(m manifest.Manifest, d *plan.Desired) bool {
+	r := p.engine.Resources
+	fresh := d.Object.DeepCopyObject().(client.Object)
+	if errs := r.ValidateCreate(fresh); len(errs) > 0 {
+		p.invalid(m, errs)
+		return false
+	}
+	if d.Live == nil {
+		d.Object = fresh
+		return true
+	}
+	changed := d.Object
+	errs := r.ValidateUpdate(changed, d.Live)
+	if len(errs) == 0 {
+		return true
+	}
+	if restartsPod(d.Live) || d.Object.GetAnnotations()[v1alpha1.AnnotationReplace] == v1alpha1.ReplaceAllowed {
+		d.Object, d.Immutable = fresh, errs[0].Field+" cannot be changed in place"
+		return true
+	}
+	for _, e := range errs {
+		p.fail(m, e.Field, fmt.Sprintf("cannot be changed on the live object: %s; undo the change, give the object another name, or allow a replacement with the annotation %s: %s",
+			detail(e, d.Live), v1alpha1.AnnotationReplace, v1alpha1.ReplaceAllowed))
+	}
+	return false
+}
+
+// restartsPod: a bare Pod is replaced without asking, for that is the only way
+// to change it and it keeps nothing.
+func restartsPod(live client.Object) bool {
+	_, ok := live.(*corev1.Pod)
+	return ok
+}
+
+func (p *preparation) invalid(m manifest.Manifest, errs field.ErrorList) {
+	for _, e := range errs {
+		p.fail(m, e.Field, detail(e, nil, m.Object.GetKind()))
+	}
+}
+
+// detail is what is wrong, without the value when it may be a secret.
+func detail(e *field.Error, obj client.Object, kind ...string) string {
+	_, secret := obj.(*corev1.Secret)
+	if secret || slices.Contains(kind, "Secret") {
+		return strings.ToLower(string(e.Type)) + ": " + e.Detail
+	}
+	return e.ErrorBody()
+}
+
+// owned lists the live objects of a Source.
+func (e *Engine) owned(ctx context.Context, source string) ([]plan.Owned, error) {
+	selector := labels.SelectorFromSet(labels.Set{v1alpha1.LabelSource: source})
+	var out []plan.Owned
+	for _, gvk := range Kinds() {
+		row, _ := e.Resources.ByKind(gvk)
+		list, err := e.Resources.Objects(ctx, row, resources.ListRequest{Labels: selector})
+		if err != nil {
+			return nil, fmt.Errorf("list what Source %s owns: %w", source, err)
+		}
+		for _, obj := range list.Objects {
+			if _, ok := resources.Managed(obj); ok && obj.GetDeletionTimestamp() == nil {
+				out = append(out, plan.Owned{Key: plan.KeyOf(gvk, obj), Object: obj})
+			}
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,258 @@
+package sync
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"berth.dev/berth/api/client"
+	"berth.dev/berth/api/v1alpha1"
+	"berth.dev/berth/engine/health"
+	"berth.dev/berth/engine/plan"
+)
+
+// followHealth wakes the Source that an object belongs to when it changes.
+func (e *Engine) followHealth() {
+	e.Live.Deployments.OnChange(func(old, now *appsv1.Deployment) { e.touched(cmp.Or(now, old)) })
+	e.Live.ReplicaSets.OnChange(func(old, now *appsv1.ReplicaSet) { e.touched(e.root(cmp.Or(now, old))) })
+	e.Live.Pods.OnChange(func(old, now *corev1.Pod) { e.touched(e.root(cmp.Or(now, old))) })
+}
+
+// root follows the controllers of an object to the top.
+func (e *Engine) root(obj client.Object) client.Object {
+	for range 3 {
+		ref := metav1.GetControllerOf(obj)
+		if ref == nil {
+			return obj
+		}
+		key := client.Key(obj)
+		key.Name = ref.Name
+		switch ref.Kind {
+		case "ReplicaSet":
+			rs, ok := e.Live.ReplicaSets.Get(key)
+			if !ok {
+				return obj
+			}
+			obj = rs
+		case "Deployment":
+			d, ok := e.Live.Deployments.Get(key)
+			if !ok {
+				return obj
+			}
+			obj = d
+		default:
+			return obj
+		}
+	}
+	return obj
+}
+
+func (e *Engine) touched(obj client.Object) {
+	name := obj.GetLabels()[v1alpha1.LabelSource]
+	if name == "" {
+		return
+	}
+	e.mu.Lock()
+	r := e.runners[name]
+	e.mu.Unlock()
+	if r != nil {
+		signal(r.changed)
+	}
+}
+
+// progress is how far the workloads of a Source have come.
+type progress struct {
+	health    health.Health
+	object    string
+	scheduled bool
+	started   bool
+}
+
+// look assesses what was applied and writes what changed.
+func (r *runner) look(ctx context.Context, src *v1alpha1.Source) {
+	if r.status.Applied == nil {
+		r.write(ctx, src)
+		return
+	}
+	p := r.engine.assess(r.name, r.expected)
+	now := r.engine.Clock.Now()
+	if r.watching && r.current() {
+		r.noteStages(p, now)
+	}
+	r.report(src, p, now)
+	r.write(ctx, src)
+}
+
+// current: the timeline is that of the applied commit.
+func (r *runner) current() bool {
+	return r.status.Observed != nil && r.status.Observed.ID == r.status.Applied.ID
+}
+
+func (r *runner) noteStages(p progress, now time.Time) {
+	healthy := p.health.State == health.Healthy
+	if p.scheduled || healthy {
+		r.stage(v1alpha1.StageScheduled, now, "")
+	}
+	if (p.scheduled && p.started) || healthy {
+		r.stage(v1alpha1.StageStarted, now, "")
+	}
+	if healthy {
+		r.stage(v1alpha1.StageReady, now, r.took(now))
+		r.watching = false
+		r.status.Healthy = r.status.Applied.DeepCopy()
+	}
+}
+
+// took is the time from the push, or the fetch, until now.
+func (r *runner) took(now time.Time) string {
+	if len(r.status.Timeline) == 0 {
+		return ""
+	}
+	first := r.status.Timeline[0]
+	return fmt.Sprintf("%s after it was %s", now.Sub(first.Time.Time).Round(time.Millisecond), first.Name)
+}
+
+func (r *runner) report(src *v1alpha1.Source, p progress, now time.Time) {
+	reason, message := v1alpha1.ReasonSucceeded, ""
+	status := metav1.ConditionTrue
+	switch p.health.State {
+	case health.Progressing:
+		status, reason = metav1.ConditionFalse, v1alpha1.ReasonProgressing
+		if timeout := src.Spec.HealthTimeout.Duration; r.watching && now.Sub(r.appliedAt) > timeout {
+			reason = v1alpha1.ReasonTimeout
+		}
+	case health.Degraded:
+		status, reason = metav1.ConditionFalse, v1alpha1.ReasonDegraded
+	}
+	if p.health.State != health.Healthy {
+		message = p.object + ": " + p.health.Reason
+	}
+	r.condition(src, v1alpha1.ConditionHealthy, status, reason, message)
+	if r.current() {
+		r.condition(src, v1alpha1.ConditionReady, status, reason, message)
+	}
+}
+
+// assess looks at every workload of a Source. expected are the versions that
+// the last transaction wrote: an older object says nothing yet.
+func (e *Engine) assess(source string, expected map[plan.Key]int64) progress {
+	out := progress{scheduled: true, started: true}
+	note := func(h health.Health, object string) {
+		if h.Worse(out.health) {
+			out.health, out.object = h, object
+		}
+	}
+	for _, d := range ofSource(e.Live.Deployments.All(), source) {
+		key := plan.KeyOf(appsv1.SchemeGroupVersion.WithKind("Deployment"), d)
+		if behind(d, expected[key]) || d.Status.ObservedGeneration < d.Generation {
+			note(health.Health{State: health.Progressing, Reason: "waits for its controller"}, key.String())
+			out.scheduled, out.started = false, false
+			continue
+		}
+		pods := e.currentPods(d)
+		note(health.Deployment(d, pods), key.String())
+		out.count(pods, int(*d.Spec.Replicas))
+	}
+	for _, rs := range ofSource(e.Live.ReplicaSets.All(), source) {
+		key := plan.KeyOf(appsv1.SchemeGroupVersion.WithKind("ReplicaSet"), rs)
+		pods := e.Live.Pods.OwnedBy(rs.UID)
+		note(health.ReplicaSet(rs, pods), key.String())
+		out.count(pods, int(*rs.Spec.Replicas))
+	}
+	for _, p := range ofSource(e.Live.Pods.All(), source) {
+		key := plan.KeyOf(corev1.SchemeGroupVersion.WithKind("Pod"), p)
+		if behind(p, expected[key]) {
+			note(health.Health{State: health.Progressing, Reason: "waits for the node"}, key.String())
+			out.scheduled, out.started = false, false
+			continue
+		}
+		note(health.Pod(p), key.String())
+		out.count([]*corev1.Pod{p}, 1)
+	}
+	if missing := e.missing(expected); missing != "" {
+		note(health.Health{State: health.Progressing, Reason: "is being created"}, missing)
+		out.scheduled, out.started = false, false
+	}
+	return out
+}
+
+// missing finds a workload that was written but is not in the views yet.
+func (e *Engine) missing(expected map[plan.Key]int64) string {
+	for key := range expected {
+		name := client.Key(&metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name})
+		found := true
+		switch key.Kind {
+		case "Deployment":
+			_, found = e.Live.Deployments.Get(name)
+		case "ReplicaSet":
+			_, found = e.Live.ReplicaSets.Get(name)
+		case "Pod":
+			_, found = e.Live.Pods.Get(name)
+		}
+		if !found {
+			return key.String()
+		}
+	}
+	return ""
+}
+
+func behind(obj client.Object, version int64) bool {
+	v, err := strconv.ParseInt(obj.GetResourceVersion(), 10, 64)
+	return err == nil && v < version
+}
+
+func ofSource[T client.Object](all []T, source string) []T {
+	out := slices.DeleteFunc(all, func(o T) bool { return o.GetLabels()[v1alpha1.LabelSource] != source })
+	slices.SortFunc(out, func(a, b T) int {
+		return cmp.Or(cmp.Compare(a.GetNamespace(), b.GetNamespace()), cmp.Compare(a.GetName(), b.GetName()))
+	})
+	return out
+}
+
+// currentPods are those of the Deployment's newest ReplicaSet.
+func (e *Engine) currentPods(d *appsv1.Deployment) []*corev1.Pod {
+	const revision = "deployment.kubernetes.io/revision"
+	for _, rs := range e.Live.ReplicaSets.OwnedBy(d.UID) {
+		if rs.Annotations[revision] == d.Annotations[revision] {
+			return e.Live.Pods.OwnedBy(rs.UID)
+		}
+	}
+	return nil
+}
+
+// count looks whether all of the Pods that are wanted have a node and run.
+func (p *progress) count(pods []*corev1.Pod, want int) {
+	scheduled, started := 0, 0
+	for _, pod := range pods {
+		if pod.DeletionTimestamp != nil {
+			continue
+		}
+		if pod.Spec.NodeName != "" {
+			scheduled++
+		}
+		if running(pod) {
+			started++
+		}
+	}
+	p.scheduled = p.scheduled && scheduled >= want
+	p.started = p.started && started >= want
+}
+
+func running(p *corev1.Pod) bool {
+	if p.Status.Phase == corev1.PodSucceeded {
+		return true
+	}
+	for _, s := range p.Status.ContainerStatuses {
+		if s.State.Running == nil {
+			return false
+		}
+	}
+	return len(p.Status.ContainerStatuses) == len(p.Spec.Containers)
+}

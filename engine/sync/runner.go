@@ -1,0 +1,262 @@
+package sync
+
+import (
+	"context"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
+
+	"berth.dev/berth/api/revision"
+	"berth.dev/berth/api/v1alpha1"
+	"berth.dev/berth/engine/plan"
+)
+
+const (
+	// retryDelay is the wait before a pass that failed for a passing reason is
+	// tried again.
+	retryDelay = 500 * time.Millisecond
+	// applyAttempts is how often a plan is made anew in one pass because an
+	// object changed between the plan and its write.
+	applyAttempts = 5
+)
+
+// runner is the loop of one Source. Its fields belong to its goroutine, but for
+// the channels.
+type runner struct {
+	engine *Engine
+	name   string
+	// woken asks for a pass over the Source, changed for a look at the health.
+	woken   chan struct{}
+	changed chan struct{}
+	gone    chan struct{}
+
+	status v1alpha1.SourceStatus
+	// applied is what the last transaction wrote, to tell a view that has seen
+	// it from one that is behind.
+	expected map[plan.Key]int64
+	// watching is true from the apply until the commit is healthy.
+	watching  bool
+	appliedAt time.Time
+}
+
+func newRunner(e *Engine, name string) *runner {
+	return &runner{
+		engine: e, name: name,
+		woken: make(chan struct{}, 1), changed: make(chan struct{}, 1), gone: make(chan struct{}),
+		expected: map[plan.Key]int64{},
+	}
+}
+
+// wake asks for a pass; several requests become one.
+func (r *runner) wake() { signal(r.woken) }
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+func (r *runner) run(ctx context.Context) {
+	poll := r.engine.Clock.NewTimer(0)
+	defer poll.Stop()
+	first := true
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.gone:
+			return
+		case <-r.woken:
+		case <-poll.C():
+		case <-r.changed:
+			if src, ok := r.source(); ok && !first {
+				r.look(ctx, src)
+			}
+			continue
+		}
+		src, ok := r.source()
+		if !ok {
+			return
+		}
+		if first {
+			r.recover(src)
+			first = false
+		}
+		reset(poll, r.pass(ctx, src))
+	}
+}
+
+func reset(t clock.Timer, d time.Duration) {
+	if !t.Stop() {
+		select {
+		case <-t.C():
+		default:
+		}
+	}
+	t.Reset(d)
+}
+
+func (r *runner) source() (*v1alpha1.Source, bool) {
+	return r.engine.Live.Sources.Get(types.NamespacedName{Name: r.name})
+}
+
+// recover takes up the status that an earlier process left.
+func (r *runner) recover(src *v1alpha1.Source) {
+	r.status = *src.Status.DeepCopy()
+	if a := r.status.Applied; a != nil && (r.status.Healthy == nil || r.status.Healthy.ID != a.ID) {
+		r.watching = true
+		r.appliedAt = r.engine.Clock.Now()
+	}
+}
+
+// pass fetches, compiles, plans and applies. It returns when to come back.
+func (r *runner) pass(ctx context.Context, src *v1alpha1.Source) time.Duration {
+	interval := src.Spec.Interval.Duration
+	if src.Spec.Suspend {
+		r.condition(src, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonSuspended, "suspended: set spec.suspend to false to go on")
+		r.write(ctx, src)
+		return interval
+	}
+	rev, err := r.engine.Fetcher.Fetch(ctx, src)
+	if ctx.Err() != nil {
+		return interval
+	}
+	if err != nil {
+		r.fetchFailed(src, err)
+		r.write(ctx, src)
+		return interval
+	}
+	if r.settled(src, rev) {
+		r.condition(src, v1alpha1.ConditionFetched, metav1.ConditionTrue, v1alpha1.ReasonSucceeded, "commit "+short(rev.Commit))
+		r.look(ctx, src)
+		return interval
+	}
+	r.observe(src, rev)
+	if again := r.apply(ctx, src, rev); again {
+		interval = retryDelay
+	}
+	r.look(ctx, src)
+	return interval
+}
+
+// settled: this commit was handled under this specification already.
+func (r *runner) settled(src *v1alpha1.Source, rev revision.Revision) bool {
+	s := &r.status
+	if s.ObservedGeneration != src.Generation || s.Observed == nil || s.Observed.ID != rev.Commit {
+		return false
+	}
+	return s.Applied != nil && s.Applied.ID == rev.Commit
+}
+
+func (r *runner) fetchFailed(src *v1alpha1.Source, err error) {
+	r.condition(src, v1alpha1.ConditionFetched, metav1.ConditionFalse, reasonOf(err), err.Error())
+	r.condition(src, v1alpha1.ConditionReady, metav1.ConditionFalse, reasonOf(err), err.Error())
+	r.engine.Log.Info("fetch failed", "source", r.name, "err", err)
+}
+
+// observe begins the timeline of a commit.
+func (r *runner) observe(src *v1alpha1.Source, rev revision.Revision) {
+	if r.status.Observed != nil && r.status.Observed.ID == rev.Commit && len(r.status.Timeline) > 0 && r.status.ObservedGeneration == src.Generation {
+		return
+	}
+	isNew := r.status.Observed == nil || r.status.Observed.ID != rev.Commit
+	r.status.Observed = commitOf(rev)
+	r.status.ObservedGeneration = src.Generation
+	r.status.Timeline = nil
+	if at := r.engine.pushedAt(r.name); isNew && src.Spec.URL == "" && !at.IsZero() {
+		r.stage(v1alpha1.StagePushed, at, "")
+	}
+	r.stage(v1alpha1.StageFetched, r.engine.Clock.Now(), "commit "+short(rev.Commit))
+	message := "commit " + short(rev.Commit)
+	reason := v1alpha1.ReasonSucceeded
+	if rev.Rewritten {
+		reason, message = v1alpha1.ReasonHistoryRewrite, message+"; the history was rewritten, the former commit is no ancestor"
+	}
+	r.condition(src, v1alpha1.ConditionFetched, metav1.ConditionTrue, reason, message)
+}
+
+// apply carries a revision out; again asks for another attempt soon.
+func (r *runner) apply(ctx context.Context, src *v1alpha1.Source, rev revision.Revision) (again bool) {
+	for range applyAttempts {
+		out, err := r.engine.Check(ctx, src, rev)
+		if err != nil {
+			r.passingFault(src, err)
+			r.write(ctx, src)
+			return true
+		}
+		r.status.Diagnostics = out.Diagnostics
+		if out.Failed() {
+			r.refused(src, out)
+			r.write(ctx, src)
+			return false
+		}
+		r.stage(v1alpha1.StageCompiled, r.engine.Clock.Now(), total(out.Objects))
+		r.condition(src, v1alpha1.ConditionCompiled, metav1.ConditionTrue, v1alpha1.ReasonSucceeded, total(out.Objects))
+		if out.Held != "" {
+			r.held(ctx, src, out)
+			r.write(ctx, src)
+			return false
+		}
+		if out.Waits != "" {
+			r.condition(src, v1alpha1.ConditionApplied, metav1.ConditionFalse, v1alpha1.ReasonProgressing, "waits: "+out.Waits)
+			r.condition(src, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonProgressing, "waits: "+out.Waits)
+			r.write(ctx, src)
+			return true
+		}
+		err = out.tx.Commit(ctx)
+		if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err) {
+			continue // an object changed under the plan: make it anew
+		}
+		if err != nil {
+			r.passingFault(src, err)
+			r.write(ctx, src)
+			return true
+		}
+		r.done(ctx, src, rev, out)
+		return false
+	}
+	r.condition(src, v1alpha1.ConditionApplied, metav1.ConditionFalse, v1alpha1.ReasonConflict, "objects keep changing while they are planned; trying again")
+	r.write(ctx, src)
+	return true
+}
+
+// passingFault is one that is not the commit's: nothing was changed.
+func (r *runner) passingFault(src *v1alpha1.Source, err error) {
+	r.engine.Log.Warn("apply failed", "source", r.name, "err", err)
+	r.condition(src, v1alpha1.ConditionApplied, metav1.ConditionFalse, v1alpha1.ReasonApplyFailed, err.Error()+"; nothing was changed, trying again")
+	r.condition(src, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonApplyFailed, err.Error())
+}
+
+// refused: the commit has errors, and what runs goes on.
+func (r *runner) refused(src *v1alpha1.Source, out Outcome) {
+	message := firstError(out.Diagnostics)
+	r.condition(src, v1alpha1.ConditionCompiled, metav1.ConditionFalse, v1alpha1.ReasonCompileFailed, message)
+	r.condition(src, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonCompileFailed, "the newest commit has errors and was not applied: "+message)
+	r.watching = r.watching && r.status.Applied != nil
+}
+
+func (r *runner) held(ctx context.Context, src *v1alpha1.Source, out Outcome) {
+	message := out.Held + "; to go ahead, commit with the trailer \"" + v1alpha1.TrailerAllowPrune + ": true\""
+	r.condition(src, v1alpha1.ConditionApplied, metav1.ConditionFalse, v1alpha1.ReasonPruneHeld, message)
+	r.condition(src, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonPruneHeld, message)
+	r.engine.events.Warning(ctx, sourceKind(), src, v1alpha1.ReasonPruneHeld, "%s", message)
+}
+
+// done notes what was written and begins to watch its health.
+func (r *runner) done(ctx context.Context, src *v1alpha1.Source, rev revision.Revision, out Outcome) {
+	now := r.engine.Clock.Now()
+	r.stage(v1alpha1.StageApplied, now, out.Plan.Summary())
+	r.status.Applied = commitOf(rev)
+	r.status.Objects = out.Objects
+	r.condition(src, v1alpha1.ConditionApplied, metav1.ConditionTrue, v1alpha1.ReasonSucceeded, out.Plan.Summary())
+	r.watching, r.appliedAt = true, now
+	r.expected = versions(out.Plan)
+	r.engine.Log.Info("applied", "source", r.name, "commit", short(rev.Commit), "plan", out.Plan.Summary())
+	if !out.Plan.Empty() {
+		r.engine.events.Normal(ctx, sourceKind(), src, "Applied", "commit %s: %s", short(rev.Commit), out.Plan.Summary())
+	}
+}

@@ -1,0 +1,178 @@
+// Package sync makes the cluster's desired state follow a Source: fetch,
+// compile, plan, gate, apply in one transaction, and watch the health of what
+// was applied. It owns the status of Sources. It never decides by what it
+// remembers: each pass reads the Source, the revision and the live objects anew.
+package sync
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	gosync "sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/utils/clock"
+
+	"berth.dev/berth/api/event"
+	"berth.dev/berth/api/manifest"
+	"berth.dev/berth/api/revision"
+	"berth.dev/berth/api/v1alpha1"
+	"berth.dev/berth/engine/live"
+	"berth.dev/berth/engine/resources"
+)
+
+// Fetcher finds the commit that a Source deploys now. An error changes nothing
+// in the cluster; a *FetchError gives it a reason.
+type Fetcher interface {
+	Fetch(ctx context.Context, src *v1alpha1.Source) (revision.Revision, error)
+}
+
+// Compiler turns a revision into objects, or into errors with their places.
+// The error is for faults that are not the user's.
+type Compiler interface {
+	Compile(ctx context.Context, rev revision.Revision, o CompileOptions) (manifest.Set, error)
+}
+
+// CompileOptions are what a Source says about compiling.
+type CompileOptions struct {
+	Source          string
+	Path            string
+	TargetNamespace string
+	// Kinds that a repository may hold.
+	Kinds []schema.GroupVersionKind
+}
+
+// FetchError is a failure to fetch with a reason for the status.
+type FetchError struct {
+	// Reason is one of the reasons of v1alpha1.
+	Reason string
+	Err    error
+}
+
+func (e *FetchError) Error() string { return e.Err.Error() }
+
+func (e *FetchError) Unwrap() error { return e.Err }
+
+// Options are what an Engine is made of. All must be set.
+type Options struct {
+	Resources *resources.Resources
+	// Live is filled by others.
+	Live     *live.Cluster
+	Fetcher  Fetcher
+	Compiler Compiler
+	Clock    clock.WithTicker
+	Log      *slog.Logger
+}
+
+// Engine runs one loop per Source.
+type Engine struct {
+	Options
+	events *event.Recorder
+
+	mu      gosync.Mutex
+	runners map[string]*runner
+	started chan *runner
+	// pushed is when the last push to a built-in repository was accepted.
+	pushed map[string]time.Time
+}
+
+// New makes an Engine and hooks it to the views, which must not be running yet.
+func New(o Options) *Engine {
+	e := &Engine{
+		Options: o,
+		events:  &event.Recorder{Client: o.Resources, Component: "berth-sync", Clock: o.Clock, Log: o.Log},
+		runners: map[string]*runner{},
+		started: make(chan *runner, 64),
+		pushed:  map[string]time.Time{},
+	}
+	o.Live.Sources.OnChange(e.sourceChanged)
+	e.followHealth()
+	return e
+}
+
+// Run works until the context ends.
+func (e *Engine) Run(ctx context.Context) error {
+	if !live.Synced(ctx, e.Live.Sources, e.Live.Namespaces, e.Live.Deployments, e.Live.ReplicaSets, e.Live.Pods) {
+		return nil
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for {
+		select {
+		case <-ctx.Done():
+			return g.Wait()
+		case r := <-e.started:
+			g.Go(func() error {
+				r.run(ctx)
+				return nil
+			})
+		}
+	}
+}
+
+// sourceChanged starts, wakes and ends the loops.
+func (e *Engine) sourceChanged(old, now *v1alpha1.Source) {
+	if now == nil {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if r := e.runners[old.Name]; r != nil {
+			close(r.gone)
+			delete(e.runners, old.Name)
+		}
+		return
+	}
+	r := e.runner(now.Name)
+	if old == nil || old.Generation != now.Generation {
+		r.wake()
+	}
+}
+
+func (e *Engine) runner(name string) *runner {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	r := e.runners[name]
+	if r == nil {
+		r = newRunner(e, name)
+		e.runners[name] = r
+		e.started <- r
+	}
+	return r
+}
+
+// Pushed says that a push to the built-in repository of a Source was accepted.
+func (e *Engine) Pushed(name string, at time.Time) {
+	e.mu.Lock()
+	e.pushed[name] = at
+	r := e.runners[name]
+	e.mu.Unlock()
+	if r != nil {
+		r.wake()
+	}
+}
+
+func (e *Engine) pushedAt(name string) time.Time {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.pushed[name]
+}
+
+// Kinds that a repository may hold: what people write, and Berth carries out.
+func Kinds() []schema.GroupVersionKind {
+	core := func(kind string) schema.GroupVersionKind { return schema.GroupVersionKind{Version: "v1", Kind: kind} }
+	apps := func(kind string) schema.GroupVersionKind {
+		return schema.GroupVersionKind{Group: "apps", Version: "v1", Kind: kind}
+	}
+	return []schema.GroupVersionKind{
+		core("Namespace"), core("ConfigMap"), core("Secret"), core("ServiceAccount"), core("Service"), core("Pod"),
+		apps("Deployment"), apps("ReplicaSet"),
+	}
+}
+
+func reasonOf(err error) string {
+	var f *FetchError
+	if errors.As(err, &f) {
+		return f.Reason
+	}
+	return v1alpha1.ReasonFetchFailed
+}
