@@ -160,7 +160,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	var runner *pods.Runner
 	store := config.New(a.opts.Client, filepath.Join(a.opts.DataDir, "config"), a.opts.Log, func(uids []string) { runner.ConfigChanged(uids) })
 	runner = a.newRunner(runtime, net, store)
-	rules := proxy.New(proxy.Options{Services: a.services, PodCIDR: a.opts.PodCIDR, ClusterCIDR: a.opts.ClusterCIDR, Log: a.opts.Log})
+	rules := proxy.New(proxy.Options{Services: a.services, PodCIDR: a.opts.PodCIDR, ClusterCIDR: a.opts.ClusterCIDR, ServiceCIDR: a.opts.ServiceCIDR, Log: a.opts.Log})
 	names := dns.New(dns.Options{Services: a.services, Domain: a.opts.ClusterDomain, Listen: netip.AddrPortFrom(net.Gateway(), 53), Log: a.opts.Log})
 	a.runtime, a.runner = runtime, runner
 	close(a.ready)

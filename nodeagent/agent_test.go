@@ -241,3 +241,9 @@ func TestPodRunsAndIsGone(t *testing.T) {
 	n.remove("a")
 	n.await("a", "gone", gone)
 }
+
+func itoa(i int) string { return fmt.Sprint(i) }
+
+func deleteNow(zero *int64) client.DeleteOptions {
+	return client.DeleteOptions{GracePeriodSeconds: zero}
+}

@@ -58,6 +58,7 @@ var (
 
 // Connect dials containerd. The connection mends itself when containerd restarts.
 func Connect(opts Options) (*Runtime, error) {
+	quiet()
 	c, err := containerd.New(opts.Address, containerd.WithDefaultNamespace(namespace), containerd.WithTimeout(10*time.Second))
 	if err != nil {
 		return nil, fmt.Errorf("connect to containerd at %s: %w", opts.Address, err)

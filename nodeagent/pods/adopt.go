@@ -57,6 +57,7 @@ func (r *Runner) adopt(ctx context.Context) error {
 	defer r.mu.Unlock()
 	for _, rec := range all {
 		w := r.newWorker(rec)
+		w.noteLogs()
 		r.workers[types.UID(w.uid)] = w
 		r.group.Go(func() error {
 			w.resume(r.ctx, states)

@@ -179,7 +179,10 @@ func (w *worker) notStarted(ctx context.Context, c *corev1.Container, err error)
 			rec.Backoff = backoffFirst
 		}
 		rec.Until = now.Add(rec.Backoff)
-		w.waiting[c.Name] = wait{"RunContainerError", plain(err)}
+		delete(w.waiting, c.Name)
+		if restarts(w.pod, c, rec.Exit.Code) {
+			w.waiting[c.Name] = wait{"RunContainerError", plain(err)}
+		}
 	default:
 		w.waiting[c.Name] = wait{"CreateContainerError", err.Error()}
 		rec.Until = w.r.Clock.Now().Add(backoffFirst)

@@ -116,6 +116,7 @@ func (f *follower) Set(obj client.Object) {
 	w := r.workers[pod.UID]
 	if w == nil {
 		w = r.newWorker(newRecord(pod, r.Clock.Now()))
+		w.noteLogs()
 		r.spawn(w)
 	}
 	r.mu.Unlock()

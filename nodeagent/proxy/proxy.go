@@ -1,21 +1,156 @@
-// Package proxy writes rules.
+// Package proxy turns Services into nftables rules. It owns the chains and sets
+// of the table "ip berth" but the chain postrouting, which is package network's,
+// and never touches a table that is not Berth's. It reads the services.Index.
+//
+// All Services share a few maps. A packet to a Service finds the number of
+// endpoints in one, goes to the chain for that number, which draws one of them,
+// and finds the drawn endpoint in another. So a change costs the elements that
+// change, whatever else there is (docs/decisions/service-rules.md).
 package proxy
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/netip"
+	"sync"
+	"time"
 
 	"berth.dev/berth/nodeagent/services"
 )
 
+// Options is what a Proxy needs. All fields must be set.
 type Options struct {
 	Services             *services.Index
 	PodCIDR, ClusterCIDR netip.Prefix
+	ServiceCIDR          netip.Prefix
 	Log                  *slog.Logger
 }
-type Proxy struct{ opts Options }
 
-func New(opts Options) *Proxy { return &Proxy{opts} }
+// gather is how long changes are collected for one batch.
+const gather = 3 * time.Millisecond
 
-func (s *Proxy) Run(ctx context.Context) error { <-ctx.Done(); return nil }
+// Proxy keeps the rules.
+type Proxy struct {
+	opts Options
+	wake chan struct{}
+
+	mu    sync.Mutex
+	dirty map[services.Key]bool
+
+	written *state // what the kernel has; nil when that is not known
+}
+
+// New readies a Proxy. It must be called before the Index runs.
+func New(opts Options) *Proxy {
+	p := &Proxy{opts: opts, wake: make(chan struct{}, 1), dirty: map[services.Key]bool{}}
+	opts.Services.Notify(p.changed)
+	return p
+}
+
+func (p *Proxy) changed(key services.Key) {
+	p.mu.Lock()
+	p.dirty[key] = true
+	p.mu.Unlock()
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run writes rules until the context ends, and leaves them in place then. The
+// rules of an agent before this one stay until everything is known.
+func (p *Proxy) Run(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-p.opts.Services.Synced():
+	}
+	var retry <-chan time.Time
+	first := make(chan struct{}, 1)
+	first <- struct{}{}
+	for wait := time.Second; ; {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-first:
+		case <-p.wake:
+			pause(ctx, gather)
+		case <-retry:
+		}
+		retry = nil
+		if err := p.sync(); err != nil {
+			p.opts.Log.Error("write the rules of Services; all of them are written again", "err", err)
+			p.written = nil
+			retry = time.After(wait)
+			wait = min(2*wait, 30*time.Second)
+			continue
+		}
+		wait = time.Second
+	}
+}
+
+// sync writes what has changed, or everything.
+func (p *Proxy) sync() error {
+	p.mu.Lock()
+	keys := p.dirty
+	p.dirty = map[services.Key]bool{}
+	p.mu.Unlock()
+	if p.written == nil {
+		return p.rewrite()
+	}
+	next := p.written
+	ops := &changes{}
+	for key := range keys {
+		next.set(key, p.desired(key), ops)
+	}
+	if ops.empty() {
+		return nil
+	}
+	k, err := open()
+	if err != nil {
+		return err
+	}
+	k.apply(ops, next)
+	if err := k.conn.Flush(); err != nil {
+		return fmt.Errorf("change rules: %w", err)
+	}
+	p.forgetFlows(k, ops)
+	return nil
+}
+
+// rewrite replaces every rule and set of ours, in one step.
+func (p *Proxy) rewrite() error {
+	next, ops := newState(p.opts.PodCIDR), &changes{}
+	for _, key := range p.opts.Services.Keys() {
+		next.set(key, p.desired(key), ops)
+	}
+	k, err := open()
+	if err != nil {
+		return err
+	}
+	if err := k.clear(); err != nil {
+		return err
+	}
+	k.frame(p.opts.ServiceCIDR)
+	k.apply(ops, next)
+	if err := k.conn.Flush(); err != nil {
+		return fmt.Errorf("write rules: %w", err)
+	}
+	p.written = next
+	return nil
+}
+
+func (p *Proxy) desired(key services.Key) []target {
+	svc, groups := p.opts.Services.Get(key)
+	return targets(svc, groups)
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}

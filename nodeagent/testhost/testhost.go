@@ -161,14 +161,20 @@ func Runtime(t testing.TB) string {
 	return bin
 }
 
-// Image makes an OCI archive of busybox, named name, and returns its path.
-func Image(t testing.TB, name string, more ...string) string {
+// Image makes an OCI archive of busybox and the test tool, named name, and
+// returns its path.
+func Image(t testing.TB, name string) string {
 	t.Helper()
-	out := t.TempDir() + "/image.tar"
-	args := []string{"run", "berth.dev/berth/hack/image", "-name", name, "-o", out, "/bin/busybox=/bin/busybox", "->/bin/busybox=/bin/sh"}
-	cmd := exec.Command("go", append(args, more...)...)
-	if text, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("make the image (is busybox-static installed?): %v\n%s", err, text)
+	dir := t.TempDir()
+	run := func(what string, args ...string) {
+		cmd := exec.Command("go", args...)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if text, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", what, err, text)
+		}
 	}
-	return out
+	run("build the test tool", "build", "-o", dir+"/tool", "berth.dev/berth/nodeagent/testhost/tool")
+	run("make the image (is busybox-static installed?)", "run", "berth.dev/berth/hack/image", "-name", name, "-o", dir+"/image.tar",
+		"/bin/busybox=/bin/busybox", "->/bin/busybox=/bin/sh", dir+"/tool=/bin/tool")
+	return dir + "/image.tar"
 }
