@@ -88,11 +88,6 @@ func Table() []*Resource {
 			},
 		},
 		{
-			GroupVersionKind: kind("", "v1", "Endpoints"), Plural: "endpoints", Singular: "endpoints", ShortNames: []string{"ep"},
-			Namespaced: true, ReadOnly: true,
-			newObject: newOf[corev1.Endpoints], newList: listOf[corev1.EndpointsList],
-		},
-		{
 			GroupVersionKind: kind("", "v1", "ConfigMap"), Plural: "configmaps", Singular: "configmap", ShortNames: []string{"cm"},
 			Namespaced: true,
 			newObject:  newOf[corev1.ConfigMap], newList: listOf[corev1.ConfigMapList],

@@ -1,0 +1,115 @@
+package access
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+const (
+	caLife     = 10 * 365 * 24 * time.Hour
+	serverLife = 365 * 24 * time.Hour
+)
+
+// CAFile is the certificate that clients trust.
+func CAFile(dir string) string { return filepath.Join(dir, "ca.crt") }
+
+// ServerTLS makes the server's certificate for its names, signed by an
+// authority of its own that is kept in dir. The server's key is never written.
+func ServerTLS(dir string, names []string, now time.Time) (*tls.Config, error) {
+	ca, caKey, err := authority(dir, now)
+	if err != nil {
+		return nil, err
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	cert := template("berth", now, serverLife)
+	cert.KeyUsage = x509.KeyUsageDigitalSignature
+	cert.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	for _, n := range names {
+		if ip := net.ParseIP(n); ip != nil {
+			cert.IPAddresses = append(cert.IPAddresses, ip)
+		} else {
+			cert.DNSNames = append(cert.DNSNames, n)
+		}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, cert, ca, &key.PublicKey, caKey)
+	if err != nil {
+		return nil, fmt.Errorf("sign the server's certificate: %w", err)
+	}
+	return &tls.Config{
+		MinVersion:   tls.VersionTLS12,
+		Certificates: []tls.Certificate{{Certificate: [][]byte{der, ca.Raw}, PrivateKey: key}},
+	}, nil
+}
+
+// authority reads the authority of a data directory, or makes one.
+func authority(dir string, now time.Time) (*x509.Certificate, *ecdsa.PrivateKey, error) {
+	certPath, keyPath := CAFile(dir), filepath.Join(dir, "ca.key")
+	pair, err := tls.LoadX509KeyPair(certPath, keyPath)
+	if err == nil {
+		cert, err := x509.ParseCertificate(pair.Certificate[0])
+		key, ok := pair.PrivateKey.(*ecdsa.PrivateKey)
+		if err != nil || !ok {
+			return nil, nil, fmt.Errorf("read %s: not a certificate of Berth: %w", certPath, err)
+		}
+		return cert, key, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, fmt.Errorf("read %s: %w", certPath, err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	t := template("berth-ca", now, caLife)
+	t.IsCA, t.BasicConstraintsValid, t.KeyUsage = true, true, x509.KeyUsageCertSign|x509.KeyUsageDigitalSignature
+	der, err := x509.CreateCertificate(rand.Reader, t, t, &key.PublicKey, key)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make a certificate authority: %w", err)
+	}
+	keyDER, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		return nil, nil, err
+	}
+	// The key first: a certificate without its key would stop the next start.
+	if err := writePEM(keyPath, "EC PRIVATE KEY", keyDER, 0o600); err != nil {
+		return nil, nil, err
+	}
+	if err := writePEM(certPath, "CERTIFICATE", der, 0o644); err != nil {
+		return nil, nil, err
+	}
+	cert, err := x509.ParseCertificate(der)
+	return cert, key, err
+}
+
+func template(name string, now time.Time, life time.Duration) *x509.Certificate {
+	serial, _ := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120)) // never fails (crypto/rand)
+	return &x509.Certificate{
+		SerialNumber: serial,
+		Subject:      pkix.Name{CommonName: name, Organization: []string{"Berth"}},
+		NotBefore:    now.Add(-time.Hour),
+		NotAfter:     now.Add(life),
+	}
+}
+
+func writePEM(path, kind string, der []byte, mode fs.FileMode) error {
+	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), mode); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}

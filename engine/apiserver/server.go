@@ -1,0 +1,179 @@
+// Package apiserver speaks the Kubernetes REST API over engine/resources:
+// discovery, get, list, watch, Table output, plain writes and the logs of Pods.
+// It holds no objects. Who a request is from is decided before it comes here
+// (engine/access); what they may do is decided here.
+package apiserver
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"berth.dev/berth/api/upstream"
+	"berth.dev/berth/engine/access"
+	"berth.dev/berth/engine/resources"
+)
+
+// Logs reads what containers wrote, on whatever node they ran.
+type Logs interface {
+	Logs(ctx context.Context, namespace, pod, container string, opts *corev1.PodLogOptions, w io.Writer) error
+}
+
+// Options are what a Server is made of. All must be set.
+type Options struct {
+	Resources *resources.Resources
+	Upstream  *upstream.Upstream
+	Logs      Logs
+	// Version is Berth's own, such as v0.1.0.
+	Version string
+	Log     *slog.Logger
+}
+
+// Server is the handler of /api, /apis, /version and the health checks.
+type Server struct {
+	Options
+	mux *http.ServeMux
+}
+
+// New makes the handler.
+func New(o Options) *Server {
+	s := &Server{Options: o, mux: http.NewServeMux()}
+	for _, path := range []string{"/healthz", "/livez", "/readyz"} {
+		s.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") })
+	}
+	s.mux.HandleFunc("GET /version", s.version)
+	s.discovery()
+	for _, row := range s.Resources.All() {
+		s.routes(row)
+	}
+	s.mux.HandleFunc("GET /api/v1/namespaces/{namespace}/pods/{name}/log", s.logs)
+	s.mux.HandleFunc("/api/", s.unknown)
+	s.mux.HandleFunc("/apis/", s.unknown)
+	return s
+}
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if _, ok := access.From(r.Context()); !ok && !open(r.URL.Path) {
+		s.fail(w, apierrors.NewUnauthorized("credentials are missing or not valid; use the kubeconfig in Berth's data directory"))
+		return
+	}
+	s.mux.ServeHTTP(w, r)
+}
+
+// open paths need no credentials.
+func open(path string) bool { return path == "/healthz" || path == "/livez" || path == "/readyz" }
+
+func base(row *resources.Resource) string {
+	if row.Group == "" {
+		return "/api/" + row.Version
+	}
+	return "/apis/" + row.Group + "/" + row.Version
+}
+
+// routes adds the paths of a kind.
+func (s *Server) routes(row *resources.Resource) {
+	all := base(row) + "/" + row.Plural
+	collection := all
+	if row.Namespaced {
+		collection = base(row) + "/namespaces/{namespace}/" + row.Plural
+		s.mux.HandleFunc("GET "+all, s.handle(row, s.list))
+	}
+	one := collection + "/{name}"
+	if row.Kind == "Namespace" {
+		one = all + "/{namespace}"
+	}
+	s.mux.HandleFunc("GET "+collection, s.handle(row, s.list))
+	s.mux.HandleFunc("GET "+one, s.handle(row, s.get))
+	s.mux.HandleFunc("POST "+collection, s.handle(row, s.create))
+	s.mux.HandleFunc("PUT "+one, s.handle(row, s.update))
+	s.mux.HandleFunc("DELETE "+one, s.handle(row, s.delete))
+	if row.Status {
+		s.mux.HandleFunc("GET "+one+"/status", s.handle(row, s.get))
+		s.mux.HandleFunc("PUT "+one+"/status", s.handle(row, s.updateStatus))
+	}
+}
+
+// request is one call on a kind.
+type request struct {
+	*http.Request
+	row       *resources.Resource
+	user      access.User
+	namespace string
+	name      string
+	accept    accept
+}
+
+// handle turns a function with an error into a handler.
+func (s *Server) handle(row *resources.Resource, f func(http.ResponseWriter, *request) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		user, _ := access.From(r.Context())
+		q := &request{Request: r, row: row, user: user, namespace: r.PathValue("namespace"), name: r.PathValue("name"), accept: parseAccept(r.Header.Get("Accept"))}
+		if row.Kind == "Namespace" {
+			q.namespace, q.name = "", q.namespace
+		}
+		err := s.authorize(q)
+		if err == nil {
+			err = f(w, q)
+		}
+		if err != nil {
+			s.fail(w, err)
+		}
+	}
+}
+
+// authorize: a viewer reads everything but Secrets.
+func (s *Server) authorize(q *request) error {
+	if q.user.Role == access.Admin {
+		return nil
+	}
+	reads := q.Method == http.MethodGet
+	if reads && q.row.Kind != "Secret" {
+		return nil
+	}
+	return apierrors.NewForbidden(q.row.GroupResource(), q.name,
+		fmt.Errorf("user %s has the role %s, which does not allow it", q.user.Name, q.user.Role))
+}
+
+func (s *Server) version(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, map[string]string{
+		"major": "1", "minor": upstream.Minor, "gitVersion": upstream.Version + "+berth-" + s.Version, "platform": "linux/amd64",
+	})
+}
+
+func (s *Server) unknown(w http.ResponseWriter, r *http.Request) {
+	s.fail(w, &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status: metav1.StatusFailure, Code: http.StatusNotFound, Reason: metav1.StatusReasonNotFound,
+		Message: "the server does not have " + r.Method + " " + r.URL.Path,
+	}})
+}
+
+// fail writes an error as Kubernetes does.
+func (s *Server) fail(w http.ResponseWriter, err error) {
+	status := metav1.Status{Status: metav1.StatusFailure, Code: http.StatusInternalServerError, Reason: metav1.StatusReasonInternalError, Message: err.Error()}
+	if e, ok := err.(apierrors.APIStatus); ok {
+		status = e.Status()
+	}
+	if status.Code >= http.StatusInternalServerError {
+		s.Log.Warn("request failed", "err", err)
+	}
+	status.TypeMeta = metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}
+	if status.Code == 0 {
+		status.Code = http.StatusInternalServerError
+	}
+	writeJSON(w, int(status.Code), &status)
+}
+
+func writeJSON(w http.ResponseWriter, code int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-cache, private")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(v) // the client is gone: nobody to tell
+}

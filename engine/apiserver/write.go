@@ -1,0 +1,167 @@
+package apiserver
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	kyaml "sigs.k8s.io/yaml"
+
+	"berth.dev/berth/api/client"
+	"berth.dev/berth/api/v1alpha1"
+	"berth.dev/berth/engine/resources"
+)
+
+// maxBody is the largest object that a client may send, as in Kubernetes.
+const maxBody = 3 << 20
+
+// read decodes the object in a request's body.
+func (q *request) read(into any) error {
+	body, err := io.ReadAll(http.MaxBytesReader(nil, q.Body, maxBody))
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("the limit is %d bytes", maxBody))
+	}
+	if err != nil {
+		return apierrors.NewBadRequest("read the body: " + err.Error())
+	}
+	if len(body) == 0 {
+		return nil
+	}
+	if q.Header.Get("Content-Type") == "application/yaml" {
+		err = kyaml.Unmarshal(body, into)
+	} else {
+		err = json.Unmarshal(body, into)
+	}
+	if err != nil {
+		return apierrors.NewBadRequest("decode the body: " + err.Error())
+	}
+	return nil
+}
+
+// object reads the object of a request and checks that it is the one of the path.
+func (q *request) object() (client.Object, error) {
+	obj := q.row.New()
+	if err := q.read(obj); err != nil {
+		return nil, err
+	}
+	if k := obj.GetObjectKind().GroupVersionKind(); !k.Empty() && k != q.row.GroupVersionKind {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("the body is a %s, but the path is of %s", k, q.row.GroupVersionKind))
+	}
+	if q.row.Namespaced && obj.GetNamespace() == "" {
+		obj.SetNamespace(q.namespace)
+	}
+	if obj.GetNamespace() != q.namespace {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("the body is of namespace %q, but the path is of %q", obj.GetNamespace(), q.namespace))
+	}
+	if q.name != "" && obj.GetName() != q.name {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("the body is named %q, but the path says %q", obj.GetName(), q.name))
+	}
+	return obj, nil
+}
+
+// writable refuses what only Berth or only Git writes.
+func (s *Server) writable(q *request) error {
+	if q.row.ReadOnly {
+		return apierrors.NewMethodNotSupported(q.row.GroupResource(), q.Method)
+	}
+	if q.name == "" {
+		return nil
+	}
+	live := q.row.New()
+	if err := s.Resources.Get(q.Context(), types.NamespacedName{Namespace: q.namespace, Name: q.name}, live); err != nil {
+		return err
+	}
+	if source, ok := resources.Managed(live); ok {
+		return apierrors.NewForbidden(q.row.GroupResource(), q.name, fmt.Errorf(
+			"it is managed by Source %s: edit %s in its repository and push", source, live.GetAnnotations()[v1alpha1.AnnotationOrigin]))
+	}
+	return nil
+}
+
+func (s *Server) create(w http.ResponseWriter, q *request) error {
+	if err := s.writable(q); err != nil {
+		return err
+	}
+	obj, err := q.object()
+	if err != nil {
+		return err
+	}
+	if err := unmanaged(obj, q); err != nil {
+		return err
+	}
+	if err := s.Resources.Create(q.Context(), obj); err != nil {
+		return err
+	}
+	return s.answer(w, q, http.StatusCreated, obj)
+}
+
+// unmanaged refuses an object that claims to come from Git.
+func unmanaged(obj client.Object, q *request) error {
+	if _, claimed := obj.GetLabels()[v1alpha1.LabelSource]; claimed {
+		return apierrors.NewForbidden(q.row.GroupResource(), obj.GetName(), fmt.Errorf("the label %s is written by Berth alone", v1alpha1.LabelSource))
+	}
+	return nil
+}
+
+func (s *Server) update(w http.ResponseWriter, q *request) error {
+	if err := s.writable(q); err != nil {
+		return err
+	}
+	obj, err := q.object()
+	if err != nil {
+		return err
+	}
+	if err := unmanaged(obj, q); err != nil {
+		return err
+	}
+	if err := s.Resources.Update(q.Context(), obj); err != nil {
+		return err
+	}
+	return s.answer(w, q, http.StatusOK, obj)
+}
+
+func (s *Server) updateStatus(w http.ResponseWriter, q *request) error {
+	obj, err := q.object()
+	if err != nil {
+		return err
+	}
+	if err := s.Resources.UpdateStatus(q.Context(), obj); err != nil {
+		return err
+	}
+	return s.answer(w, q, http.StatusOK, obj)
+}
+
+func (s *Server) delete(w http.ResponseWriter, q *request) error {
+	if err := s.writable(q); err != nil {
+		return err
+	}
+	var o metav1.DeleteOptions
+	if err := q.read(&o); err != nil {
+		return err
+	}
+	opts := client.DeleteOptions{GracePeriodSeconds: o.GracePeriodSeconds}
+	if o.Preconditions != nil {
+		if o.Preconditions.UID != nil {
+			opts.UID = *o.Preconditions.UID
+		}
+		if o.Preconditions.ResourceVersion != nil {
+			opts.ResourceVersion = *o.Preconditions.ResourceVersion
+		}
+	}
+	if o.PropagationPolicy != nil {
+		opts.Propagation = *o.PropagationPolicy
+	}
+	obj := q.row.New()
+	obj.SetNamespace(q.namespace)
+	obj.SetName(q.name)
+	if err := s.Resources.Delete(q.Context(), obj, opts); err != nil {
+		return err
+	}
+	return s.answer(w, q, http.StatusOK, obj)
+}
