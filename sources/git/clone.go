@@ -1,0 +1,269 @@
+package git
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+
+	"github.com/go-git/go-billy/v5/osfs"
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/cache"
+	"github.com/go-git/go-git/v5/plumbing/format/packfile"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp/sideband"
+	"github.com/go-git/go-git/v5/plumbing/storer"
+	"github.com/go-git/go-git/v5/plumbing/transport"
+	"github.com/go-git/go-git/v5/storage/filesystem"
+
+	"berth.dev/berth/api/revision"
+	"berth.dev/berth/api/v1alpha1"
+	"berth.dev/berth/sources/tree"
+)
+
+const (
+	// maxPacks is how many packs a clone gathers before it is made anew: each
+	// fetch adds one, and each lookup asks all of them.
+	maxPacks  = 50
+	cacheSize = 16 << 20
+)
+
+// clone is the bare, shallow repository of one Source. Its trees stay readable
+// until it has been made anew twice: the generation before is kept open.
+type clone struct {
+	mu      sync.Mutex
+	dir     string
+	log     *slog.Logger
+	url     string
+	path    string
+	state   state
+	store   *filesystem.Storage
+	former  *filesystem.Storage
+	objects *tree.Objects
+	current revision.Revision
+	// fresh is true until the first fetch into the store has succeeded.
+	fresh bool
+}
+
+// state is kept on disk beside the store.
+type state struct {
+	URL        string   `json:"url"`
+	Generation int      `json:"generation"`
+	Want       string   `json:"want"`
+	Commit     string   `json:"commit"`
+	Shallow    []string `json:"shallow"`
+}
+
+func (c *clone) stateFile() string { return filepath.Join(c.dir, "state.json") }
+
+func (c *clone) generation() string { return filepath.Join(c.dir, strconv.Itoa(c.state.Generation)) }
+
+// load opens what an earlier run left behind.
+func (c *clone) load() error {
+	if c.store != nil {
+		return nil
+	}
+	content, err := os.ReadFile(c.stateFile())
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var s state
+	if err := json.Unmarshal(content, &s); err != nil || s.URL != c.url {
+		return errors.New("the clone is of another remote")
+	}
+	c.state = s
+	c.open()
+	return nil
+}
+
+func (c *clone) open() {
+	c.store = openStore(c.generation())
+	c.objects = tree.NewObjects(c.store)
+}
+
+func openStore(dir string) *filesystem.Storage {
+	return filesystem.NewStorageWithOptions(osfs.New(dir), cache.NewObjectLRU(cacheSize), filesystem.Options{KeepDescriptors: true, LargeObjectThreshold: 8 << 20})
+}
+
+func (c *clone) save() error {
+	c.state.URL = c.url
+	content, err := json.Marshal(c.state)
+	if err != nil {
+		return err
+	}
+	temp := c.stateFile() + ".new"
+	if err := os.WriteFile(temp, content, 0o600); err != nil {
+		return fmt.Errorf("remember the commit: %w", err)
+	}
+	return os.Rename(temp, c.stateFile())
+}
+
+// renew begins an empty store and drops the one before the present one.
+func (c *clone) renew() error {
+	if c.former != nil {
+		_ = c.former.Close()
+	}
+	c.former, c.store = c.store, nil
+	keep := c.state.Generation
+	c.state.Generation++
+	c.state.Want, c.state.Shallow = "", nil
+	entries, _ := os.ReadDir(c.dir)
+	for _, e := range entries {
+		if n, err := strconv.Atoi(e.Name()); err == nil && n != keep {
+			if err := os.RemoveAll(filepath.Join(c.dir, e.Name())); err != nil {
+				return fmt.Errorf("remove an old clone: %w", err)
+			}
+		}
+	}
+	if err := os.MkdirAll(c.generation(), 0o700); err != nil {
+		return fmt.Errorf("make the clone's folder: %w", err)
+	}
+	c.open()
+	c.fresh = true
+	if err := c.store.Init(); err != nil {
+		return fmt.Errorf("make the clone: %w", err)
+	}
+	return nil
+}
+
+func (c *clone) close() {
+	for _, s := range []*filesystem.Storage{c.store, c.former} {
+		if s != nil {
+			_ = s.Close()
+		}
+	}
+	c.store, c.former, c.objects, c.current = nil, nil, nil, revision.Revision{}
+	c.state.Want = ""
+}
+
+func (c *clone) packs() int {
+	packs, err := c.store.ObjectPacks()
+	if err != nil {
+		return maxPacks
+	}
+	return len(packs)
+}
+
+// download fetches want: alone into a fresh clone, else with what lies between
+// it and the last commit. The server is told where the clone is shallow, so
+// that it does not take older objects for granted.
+func (c *clone) download(ctx context.Context, session transport.UploadPackSession, caps *capability.List, limit int64, want plumbing.Hash) (err error) {
+	req := packp.NewUploadPackRequestFromCapabilities(caps)
+	req.Wants = []plumbing.Hash{want}
+	if last := plumbing.NewHash(c.state.Commit); !c.fresh && !last.IsZero() {
+		req.Haves = []plumbing.Hash{last}
+		for _, s := range c.state.Shallow {
+			req.Shallows = append(req.Shallows, plumbing.NewHash(s))
+		}
+	} else if caps.Supports(capability.Shallow) {
+		req.Depth = packp.DepthCommits(1)
+	}
+	if len(req.Shallows) > 0 || !req.Depth.IsZero() {
+		if err := req.Capabilities.Set(capability.Shallow); err != nil {
+			return err
+		}
+	}
+	resp, err := session.UploadPack(ctx, req)
+	if err != nil {
+		return &ErrUnreachable{Err: err}
+	}
+	defer func() { err = errors.Join(err, resp.Close()) }()
+	for _, s := range resp.Shallows {
+		c.state.Shallow = append(c.state.Shallow, s.String())
+	}
+	var pack io.Reader = bufio.NewReader(resp)
+	switch {
+	case req.Capabilities.Supports(capability.Sideband64k):
+		pack = sideband.NewDemuxer(sideband.Sideband64k, pack)
+	case req.Capabilities.Supports(capability.Sideband):
+		pack = sideband.NewDemuxer(sideband.Sideband, pack)
+	}
+	bounded := &io.LimitedReader{R: pack, N: limit + 1}
+	err = c.objects.Do(func(storer.EncodedObjectStorer) error {
+		return packfile.UpdateObjectStorage(c.store, bounded)
+	})
+	if bounded.N <= 0 {
+		return fmt.Errorf("the repository is larger than %d MiB; raise the limit, or use a smaller repository", limit>>20)
+	}
+	if err != nil {
+		return fmt.Errorf("receive the objects: %w", err)
+	}
+	return nil
+}
+
+// rewrittenTo reports whether the last commit is known not to lead to want.
+func (c *clone) rewrittenTo(want plumbing.Hash) bool {
+	last := plumbing.NewHash(c.state.Commit)
+	if c.store == nil || last.IsZero() || c.store.HasEncodedObject(want) != nil {
+		return false
+	}
+	commit, err := tree.Peel(c.store, want)
+	return err == nil && !tree.Ancestor(c.store, last, commit)
+}
+
+// direct reads a repository of this machine where it is.
+func (c *clone) direct(ctx context.Context, dir string, src *v1alpha1.Source) (revision.Revision, error) {
+	if _, err := os.Stat(filepath.Join(dir, ".git")); err == nil {
+		dir = filepath.Join(dir, ".git")
+	}
+	if _, err := os.Stat(filepath.Join(dir, "HEAD")); err != nil {
+		return revision.Revision{}, &ErrUnreachable{Err: errors.New("there is no Git repository")}
+	}
+	store := openStore(dir)
+	iter, err := store.IterReferences()
+	if err != nil {
+		return revision.Revision{}, &ErrUnreachable{Err: err}
+	}
+	a := &advert{hashes: map[string]plumbing.Hash{}}
+	err = iter.ForEach(func(r *plumbing.Reference) error {
+		if r.Type() == plumbing.HashReference {
+			a.hashes[r.Name().String()] = r.Hash()
+		}
+		return nil
+	})
+	if err != nil {
+		return revision.Revision{}, &ErrUnreachable{Err: err}
+	}
+	if len(a.hashes) == 0 {
+		return revision.Revision{}, ErrEmptyRepository
+	}
+	want, err := resolve(a, src.Spec.Ref)
+	if err != nil {
+		return revision.Revision{}, err
+	}
+	if c.url == src.Spec.URL && c.state.Want == want.String() && c.path == src.Spec.Path && c.current.Tree != nil {
+		rev := c.current
+		rev.Rewritten = false
+		_ = store.Close()
+		return rev, nil
+	}
+	commit, err := tree.Peel(store, want)
+	if err != nil {
+		return revision.Revision{}, err
+	}
+	rev, err := tree.Revision(ctx, tree.NewObjects(store), commit, src.Spec.Path)
+	if err != nil {
+		return revision.Revision{}, err
+	}
+	if last := plumbing.NewHash(c.state.Commit); c.url == src.Spec.URL && !last.IsZero() && last != commit {
+		rev.Rewritten = !tree.Ancestor(store, last, commit)
+	}
+	if c.former != nil {
+		_ = c.former.Close()
+	}
+	c.former, c.store, c.objects = c.store, store, nil
+	c.url, c.path, c.current = src.Spec.URL, src.Spec.Path, rev
+	c.state.Want, c.state.Commit = want.String(), commit.String()
+	return rev, nil
+}

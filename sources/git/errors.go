@@ -1,0 +1,107 @@
+package git
+
+import (
+	"errors"
+	"fmt"
+	"sort"
+	"strings"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
+	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
+
+	"berth.dev/berth/api/v1alpha1"
+)
+
+// ErrEmptyRepository says that the remote has no commit yet.
+var ErrEmptyRepository = errors.New("repository is empty")
+
+// ErrRefNotFound says that the ref is not there, and which ones are.
+type ErrRefNotFound struct {
+	// Ref in words, such as "branch main".
+	Ref      string
+	Branches []string
+}
+
+func (e *ErrRefNotFound) Error() string {
+	if len(e.Branches) == 0 {
+		return e.Ref + " not found; the repository has no branches"
+	}
+	return fmt.Sprintf("%s not found; the branches are %s", e.Ref, strings.Join(e.Branches, ", "))
+}
+
+// ErrUnreachable says that the remote did not answer, or refused.
+type ErrUnreachable struct{ Err error }
+
+func (e *ErrUnreachable) Error() string {
+	if answer := refusal(e.Err); answer != nil && strings.TrimSpace(answer.Reason) != "" {
+		reason := strings.Join(strings.Fields(answer.Reason), " ")
+		if len(reason) > 300 {
+			reason = reason[:300] + "…"
+		}
+		return fmt.Sprintf("the server answers %d: %s", answer.StatusCode(), reason)
+	}
+	return e.Err.Error()
+}
+
+// refusal is the server's answer, if there was one.
+func refusal(err error) *githttp.Err {
+	for err != nil {
+		var answer *githttp.Err
+		if errors.As(err, &answer) {
+			return answer
+		}
+		switch wrapped := err.(type) {
+		case *plumbing.UnexpectedError:
+			err = wrapped.Err
+		case *plumbing.PermanentError:
+			err = wrapped.Err
+		default:
+			return nil
+		}
+	}
+	return nil
+}
+
+func (e *ErrUnreachable) Unwrap() error { return e.Err }
+
+// advert is what a remote has.
+type advert struct {
+	hashes map[string]plumbing.Hash
+	caps   *capability.List
+}
+
+func (a *advert) branches() []string {
+	var out []string
+	for name := range a.hashes {
+		if branch, ok := strings.CutPrefix(name, "refs/heads/"); ok {
+			out = append(out, branch)
+		}
+	}
+	sort.Strings(out)
+	if len(out) > 20 {
+		out = append(out[:20], "…")
+	}
+	return out
+}
+
+// resolve finds what a Source's ref stands for: a commit, or an annotated tag.
+func resolve(a *advert, ref v1alpha1.Ref) (plumbing.Hash, error) {
+	name, words := "refs/heads/main", "branch main"
+	switch {
+	case ref.Commit != "":
+		if !plumbing.IsHash(ref.Commit) {
+			return plumbing.ZeroHash, fmt.Errorf("ref.commit %q is no full commit hash; it has 40 hexadecimal digits", ref.Commit)
+		}
+		return plumbing.NewHash(ref.Commit), nil
+	case ref.Tag != "":
+		name, words = "refs/tags/"+ref.Tag, "tag "+ref.Tag
+	case ref.Branch != "":
+		name, words = "refs/heads/"+ref.Branch, "branch "+ref.Branch
+	}
+	hash, ok := a.hashes[name]
+	if !ok {
+		return plumbing.ZeroHash, &ErrRefNotFound{Ref: words, Branches: a.branches()}
+	}
+	return hash, nil
+}

@@ -1,0 +1,207 @@
+// Package git fetches desired state from remote repositories: one bare, shallow
+// clone on disk for each Source. It owns what lies under its folder and reads
+// nothing but the remotes. It never checks out, and never returns a tree that
+// lacks an object: a clone that does is made anew.
+package git
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
+	"github.com/go-git/go-git/v5/plumbing/transport"
+	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
+
+	"berth.dev/berth/api/revision"
+	"berth.dev/berth/api/v1alpha1"
+	"berth.dev/berth/sources/tree"
+)
+
+// Options of a Fetcher.
+type Options struct {
+	// Dir holds the clones.
+	Dir string
+	Log *slog.Logger
+	// AllowLocal permits http, and loopback and link-local addresses.
+	AllowLocal bool
+	// AllowFile permits file:// URLs.
+	AllowFile bool
+	// Credentials returns the user and password or token for a Source; nil
+	// means that no remote needs any.
+	Credentials func(context.Context, *v1alpha1.Source) (user, password string, err error)
+	// MaxSize bounds what one fetch downloads, in bytes. Default 1 GiB.
+	MaxSize int64
+}
+
+// Fetcher keeps the clones. It is safe for concurrent use; fetches of one
+// Source follow one another.
+type Fetcher struct {
+	opts   Options
+	client transport.Transport
+	mu     sync.Mutex
+	clones map[string]*clone
+}
+
+// New makes a Fetcher over opts.Dir.
+func New(opts Options) *Fetcher {
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	if opts.MaxSize == 0 {
+		opts.MaxSize = 1 << 30
+	}
+	return &Fetcher{opts: opts, client: githttp.NewClient(httpClient(opts.AllowLocal)), clones: map[string]*clone{}}
+}
+
+// Fetch returns the commit that the Source's ref names now. When nothing has
+// changed since the last call, that costs one listing of the remote's refs.
+func (f *Fetcher) Fetch(ctx context.Context, src *v1alpha1.Source) (revision.Revision, error) {
+	remote, err := f.remote(src.Spec.URL)
+	if err != nil {
+		return revision.Revision{}, fmt.Errorf("fetch %s: %w", display(src.Spec.URL), err)
+	}
+	c := f.clone(src.Name)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	rev, err := c.fetch(ctx, f, src, remote)
+	if err != nil {
+		return revision.Revision{}, fmt.Errorf("fetch %s: %w", display(src.Spec.URL), err)
+	}
+	return rev, nil
+}
+
+// Forget removes the clone of a Source that is gone.
+func (f *Fetcher) Forget(name string) error {
+	c := f.clone(name)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.close()
+	f.mu.Lock()
+	delete(f.clones, name)
+	f.mu.Unlock()
+	return os.RemoveAll(c.dir)
+}
+
+func (f *Fetcher) clone(name string) *clone {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := f.clones[name]
+	if c == nil {
+		sum := sha256.Sum256([]byte(name))
+		c = &clone{dir: filepath.Join(f.opts.Dir, hex.EncodeToString(sum[:8])), log: f.opts.Log.With("source", name)}
+		f.clones[name] = c
+	}
+	return c
+}
+
+// fetch brings the clone to the ref's commit and reads its tree.
+func (c *clone) fetch(ctx context.Context, f *Fetcher, src *v1alpha1.Source, remote *url) (revision.Revision, error) {
+	if remote.file != "" {
+		return c.direct(ctx, remote.file, src)
+	}
+	session, err := f.session(ctx, src, remote)
+	if err != nil {
+		return revision.Revision{}, err
+	}
+	refs, err := advertised(ctx, session)
+	if err != nil {
+		return revision.Revision{}, err
+	}
+	want, err := resolve(refs, src.Spec.Ref)
+	if err != nil {
+		return revision.Revision{}, err
+	}
+	if c.url != src.Spec.URL {
+		c.close()
+		c.url = src.Spec.URL
+	}
+	if err := c.load(); err != nil {
+		c.log.Info("cloning again", "reason", err)
+	}
+	if c.state.Want == want.String() && c.current.Tree != nil && c.path == src.Spec.Path {
+		rev := c.current
+		rev.Rewritten = false
+		return rev, nil
+	}
+	rev, err := c.update(ctx, session, refs.caps, f.opts.MaxSize, want, src.Spec.Path)
+	if err == nil {
+		return rev, nil
+	}
+	if ctx.Err() != nil || c.fresh {
+		return revision.Revision{}, err
+	}
+	// Objects that are missing, a lock left behind, a server that refuses
+	// later fetches: a fresh clone mends all of them.
+	c.log.Info("cloning again", "reason", err)
+	rewritten := c.rewrittenTo(want)
+	if session, err = f.session(ctx, src, remote); err != nil {
+		return revision.Revision{}, err
+	}
+	if refs, err = advertised(ctx, session); err != nil {
+		return revision.Revision{}, err
+	}
+	if err := c.renew(); err != nil {
+		return revision.Revision{}, err
+	}
+	rev, err = c.update(ctx, session, refs.caps, f.opts.MaxSize, want, src.Spec.Path)
+	rev.Rewritten = rewritten
+	return rev, err
+}
+
+// update fetches want, reads its tree and remembers it.
+func (c *clone) update(ctx context.Context, session transport.UploadPackSession, caps *capability.List, limit int64, want plumbing.Hash, dir string) (revision.Revision, error) {
+	if c.store == nil || c.packs() >= maxPacks {
+		if err := c.renew(); err != nil {
+			return revision.Revision{}, err
+		}
+	}
+	last := plumbing.NewHash(c.state.Commit)
+	if c.store.HasEncodedObject(want) != nil {
+		if err := c.download(ctx, session, caps, limit, want); err != nil {
+			return revision.Revision{}, err
+		}
+	}
+	commit, err := tree.Peel(c.store, want)
+	if err != nil {
+		return revision.Revision{}, err
+	}
+	rev, err := tree.Revision(ctx, c.objects, commit, dir)
+	if err != nil {
+		return revision.Revision{}, err
+	}
+	if !last.IsZero() && last != commit && !c.fresh {
+		rev.Rewritten = !tree.Ancestor(c.store, last, commit)
+	}
+	c.state.Want, c.state.Commit = want.String(), commit.String()
+	if err := c.save(); err != nil {
+		return revision.Revision{}, err
+	}
+	c.current, c.path, c.fresh = rev, dir, false
+	return rev, nil
+}
+
+func advertised(ctx context.Context, session transport.UploadPackSession) (*advert, error) {
+	refs, err := session.AdvertisedReferencesContext(ctx)
+	switch {
+	case errors.Is(err, transport.ErrEmptyRemoteRepository):
+		return nil, ErrEmptyRepository
+	case err != nil:
+		return nil, &ErrUnreachable{Err: err}
+	}
+	a := &advert{hashes: map[string]plumbing.Hash{}, caps: refs.Capabilities}
+	for name, hash := range refs.References {
+		a.hashes[name] = hash
+	}
+	if len(a.hashes) == 0 {
+		return nil, ErrEmptyRepository
+	}
+	return a, nil
+}

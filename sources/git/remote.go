@@ -1,0 +1,125 @@
+package git
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	neturl "net/url"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/go-git/go-git/v5/plumbing/transport"
+	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
+
+	"berth.dev/berth/api/v1alpha1"
+)
+
+// url is a remote that may be fetched from.
+type url struct {
+	endpoint *transport.Endpoint
+	// file is the folder of a file:// URL.
+	file string
+}
+
+// remote checks a URL. The same sentence answers every address that is not
+// allowed, so that it tells nothing of what is there.
+func (f *Fetcher) remote(raw string) (*url, error) {
+	u, err := neturl.Parse(raw)
+	if err != nil || u.Scheme == "" {
+		return nil, fmt.Errorf("not a URL that Berth fetches; use https://host/path")
+	}
+	switch u.Scheme {
+	case "https":
+	case "http":
+		if !f.opts.AllowLocal {
+			return nil, fmt.Errorf("plain http is not allowed; use https")
+		}
+	case "file":
+		if !f.opts.AllowFile {
+			return nil, errNotAllowed
+		}
+		if u.Host != "" || !filepath.IsAbs(u.Path) {
+			return nil, fmt.Errorf("a file URL must be like file:///path/to/repository")
+		}
+		return &url{file: filepath.Clean(u.Path)}, nil
+	case "ssh":
+		return nil, fmt.Errorf("ssh is not supported yet; use https")
+	default:
+		return nil, fmt.Errorf("the scheme %s is not supported; use https", u.Scheme)
+	}
+	if u.Host == "" {
+		return nil, fmt.Errorf("the URL names no host; use https://host/path")
+	}
+	endpoint, err := transport.NewEndpoint(raw)
+	if err != nil {
+		return nil, fmt.Errorf("not a URL that Berth fetches; use https://host/path")
+	}
+	return &url{endpoint: endpoint}, nil
+}
+
+var errNotAllowed = fmt.Errorf("this address is not allowed as a source; an administrator can allow local ones with a flag")
+
+// display is a URL without what may be a password.
+func display(raw string) string {
+	u, err := neturl.Parse(raw)
+	if err != nil {
+		return "the remote"
+	}
+	return u.Redacted()
+}
+
+func (f *Fetcher) session(ctx context.Context, src *v1alpha1.Source, remote *url) (transport.UploadPackSession, error) {
+	var auth transport.AuthMethod
+	if src.Spec.Credentials != nil && f.opts.Credentials != nil {
+		user, password, err := f.opts.Credentials(ctx, src)
+		if err != nil {
+			return nil, fmt.Errorf("get the credentials: %w", err)
+		}
+		auth = &githttp.BasicAuth{Username: user, Password: password}
+	}
+	return f.client.NewUploadPackSession(remote.endpoint, auth)
+}
+
+// httpClient refuses local addresses when it dials, whatever name or redirect
+// led there.
+func httpClient(allowLocal bool) *http.Client {
+	dialer := &net.Dialer{Timeout: 20 * time.Second}
+	if !allowLocal {
+		dialer.Control = func(_, address string, _ syscall.RawConn) error {
+			ap, err := netip.ParseAddrPort(address)
+			if err != nil || local(ap.Addr().Unmap()) {
+				return errNotAllowed
+			}
+			return nil
+		}
+	}
+	return &http.Client{
+		Transport: &http.Transport{
+			Proxy:                 http.ProxyFromEnvironment,
+			DialContext:           dialer.DialContext,
+			ForceAttemptHTTP2:     true,
+			TLSHandshakeTimeout:   20 * time.Second,
+			ResponseHeaderTimeout: 2 * time.Minute,
+			IdleConnTimeout:       90 * time.Second,
+			MaxIdleConnsPerHost:   2,
+		},
+		CheckRedirect: func(r *http.Request, via []*http.Request) error {
+			if r.URL.Scheme != "https" && !allowLocal {
+				return errNotAllowed
+			}
+			if len(via) > 5 {
+				return fmt.Errorf("more than 5 redirects")
+			}
+			return nil
+		},
+	}
+}
+
+func local(a netip.Addr) bool {
+	return a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsLinkLocalMulticast() || a.IsUnspecified() || a.IsMulticast() ||
+		strings.HasPrefix(a.String(), "fd00:ec2:")
+}
