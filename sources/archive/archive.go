@@ -24,6 +24,9 @@ const (
 	MaxBytes = 64 << 20
 	MaxFiles = 20_000
 	maxFile  = 4<<20 + 1
+	// last is the name of the entry that ends an archive: a tar that is cut
+	// short between two entries would read as a smaller one.
+	last = ".end"
 )
 
 // carried reports whether the compiler reads such a file.
@@ -73,6 +76,9 @@ func Write(ctx context.Context, w io.Writer, rev revision.Revision) error {
 			return fmt.Errorf("write %s: %w", f.Path, err)
 		}
 	}
+	if err := tw.WriteHeader(&tar.Header{Name: last, Typeflag: tar.TypeReg}); err != nil {
+		return fmt.Errorf("end the archive: %w", err)
+	}
 	return tw.Close()
 }
 
@@ -86,8 +92,11 @@ func Read(r io.Reader, limit int64) (revision.Revision, error) {
 	tr := tar.NewReader(bounded)
 	for {
 		h, err := tr.Next()
-		if errors.Is(err, io.EOF) {
+		if err == nil && h.Name == last {
 			break
+		}
+		if errors.Is(err, io.EOF) {
+			err = errors.New("it is cut short")
 		}
 		if err == nil {
 			err = t.add(h, tr)

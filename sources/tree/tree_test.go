@@ -1,0 +1,85 @@
+package tree_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/filemode"
+	"github.com/go-git/go-git/v5/plumbing/object"
+	"github.com/go-git/go-git/v5/storage/memory"
+
+	"berth.dev/berth/sources/tree"
+)
+
+func store(t testing.TB, s *memory.Storage, o object.Object) plumbing.Hash {
+	t.Helper()
+	e := s.NewEncodedObject()
+	if err := o.Encode(e); err != nil {
+		t.Fatal(err)
+	}
+	h, err := s.SetEncodedObject(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func blob(t testing.TB, s *memory.Storage, content string) plumbing.Hash {
+	t.Helper()
+	e := s.NewEncodedObject()
+	e.SetType(plumbing.BlobObject)
+	w, err := e.Writer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = w.Write([]byte(content))
+	_ = w.Close()
+	h, err := s.SetEncodedObject(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func TestAMissingObjectIsAnError(t *testing.T) {
+	gone := plumbing.NewHash("0123456789012345678901234567890123456789")
+	for name, mode := range map[string]filemode.FileMode{"folder": filemode.Dir, "file.yaml": filemode.Regular} {
+		s := memory.NewStorage()
+		root := store(t, s, &object.Tree{Entries: []object.TreeEntry{
+			{Name: "a.yaml", Mode: filemode.Regular, Hash: blob(t, s, "a")},
+			{Name: name, Mode: mode, Hash: gone},
+		}})
+		commit := store(t, s, &object.Commit{TreeHash: root})
+		_, err := tree.Revision(context.Background(), tree.NewObjects(s), commit, "")
+		var incomplete *tree.ErrIncomplete
+		if !errors.As(err, &incomplete) || incomplete.Path != name {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestTenThousandFiles(t *testing.T) {
+	s := memory.NewStorage()
+	var folders []object.TreeEntry
+	for d := range 100 {
+		var files []object.TreeEntry
+		for f := range 100 {
+			files = append(files, object.TreeEntry{Name: fmt.Sprintf("%03d.yaml", f), Mode: filemode.Regular, Hash: blob(t, s, fmt.Sprint(d, f))})
+		}
+		folders = append(folders, object.TreeEntry{Name: fmt.Sprintf("%03d", d), Mode: filemode.Dir, Hash: store(t, s, &object.Tree{Entries: files})})
+	}
+	commit := store(t, s, &object.Commit{TreeHash: store(t, s, &object.Tree{Entries: folders})})
+	began := time.Now()
+	rev, err := tree.Revision(context.Background(), tree.NewObjects(s), commit, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, _ := rev.Tree.Files(context.Background())
+	if took := time.Since(began); len(files) != 10_000 || took > 2*time.Second {
+		t.Errorf("%d files in %s", len(files), took)
+	}
+}
