@@ -205,11 +205,11 @@ func (c *clone) download(ctx context.Context, session transport.UploadPackSessio
 // rewrittenTo reports whether the last commit is known not to lead to want.
 func (c *clone) rewrittenTo(want plumbing.Hash) bool {
 	last := plumbing.NewHash(c.state.Commit)
-	if c.store == nil || last.IsZero() || c.store.HasEncodedObject(want) != nil {
+	if c.store == nil || last.IsZero() || c.objects.Store().HasEncodedObject(want) != nil {
 		return false
 	}
-	commit, err := tree.Peel(c.store, want)
-	return err == nil && !tree.Ancestor(c.store, last, commit)
+	commit, err := tree.Peel(c.objects.Store(), want)
+	return err == nil && !tree.Ancestor(c.objects.Store(), last, commit)
 }
 
 // direct reads a repository of this machine where it is.

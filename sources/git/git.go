@@ -164,12 +164,12 @@ func (c *clone) update(ctx context.Context, session transport.UploadPackSession,
 		}
 	}
 	last := plumbing.NewHash(c.state.Commit)
-	if c.store.HasEncodedObject(want) != nil {
+	if c.objects.Store().HasEncodedObject(want) != nil {
 		if err := c.download(ctx, session, caps, limit, want); err != nil {
 			return revision.Revision{}, err
 		}
 	}
-	commit, err := tree.Peel(c.store, want)
+	commit, err := tree.Peel(c.objects.Store(), want)
 	if err != nil {
 		return revision.Revision{}, err
 	}
@@ -178,7 +178,7 @@ func (c *clone) update(ctx context.Context, session transport.UploadPackSession,
 		return revision.Revision{}, err
 	}
 	if !last.IsZero() && last != commit && !c.fresh {
-		rev.Rewritten = !tree.Ancestor(c.store, last, commit)
+		rev.Rewritten = !tree.Ancestor(c.objects.Store(), last, commit)
 	}
 	c.state.Want, c.state.Commit = want.String(), commit.String()
 	if err := c.save(); err != nil {

@@ -89,7 +89,7 @@ func syncPath(name string) error {
 }
 
 // reader is the store behind its lock.
-func (r *repository) reader() storer.EncodedObjectStorer { return &locked{objects: r.objects} }
+func (r *repository) reader() storer.EncodedObjectStorer { return r.objects.Store() }
 
 // refs reads all refs by their full names.
 func (r *repository) refs() (map[string]plumbing.Hash, error) {
@@ -149,32 +149,6 @@ func sortedRefs(refs map[string]plumbing.Hash) []string {
 	}
 	sort.Strings(names)
 	return names
-}
-
-// locked is an object store whose every call takes the lock.
-type locked struct {
-	storer.EncodedObjectStorer
-	objects *tree.Objects
-}
-
-func (l *locked) EncodedObject(t plumbing.ObjectType, h plumbing.Hash) (o plumbing.EncodedObject, err error) {
-	err = l.objects.Do(func(s storer.EncodedObjectStorer) error {
-		o, err = s.EncodedObject(t, h)
-		return err
-	})
-	return o, err
-}
-
-func (l *locked) HasEncodedObject(h plumbing.Hash) error {
-	return l.objects.Do(func(s storer.EncodedObjectStorer) error { return s.HasEncodedObject(h) })
-}
-
-func (l *locked) EncodedObjectSize(h plumbing.Hash) (n int64, err error) {
-	err = l.objects.Do(func(s storer.EncodedObjectStorer) error {
-		n, err = s.EncodedObjectSize(h)
-		return err
-	})
-	return n, err
 }
 
 // layered looks into the objects of a push first, then into the repository.
