@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"berth.dev/berth/api/manifest"
+	"berth.dev/berth/api/revision"
+	"berth.dev/berth/api/v1alpha1"
+	"berth.dev/berth/cue"
+	"berth.dev/berth/engine/live"
+	"berth.dev/berth/engine/resources"
+	"berth.dev/berth/engine/sync"
+	"berth.dev/berth/sources/git"
+	"berth.dev/berth/sources/receive"
+)
+
+// revisions fetches from the built-in endpoint or from a remote.
+type revisions struct {
+	builtIn *receive.Server
+	remote  *git.Fetcher
+}
+
+var _ sync.Fetcher = (*revisions)(nil)
+
+// Fetch implements sync.Fetcher.
+func (f *revisions) Fetch(ctx context.Context, src *v1alpha1.Source) (revision.Revision, error) {
+	var rev revision.Revision
+	var err error
+	if src.Spec.URL == "" {
+		rev, err = f.builtIn.Revision(ctx, src.Name, src.Spec.Ref, src.Spec.Path)
+	} else {
+		rev, err = f.remote.Fetch(ctx, src)
+	}
+	if err == nil {
+		return rev, nil
+	}
+	reason := v1alpha1.ReasonFetchFailed
+	var noRef *git.ErrRefNotFound
+	switch {
+	case errors.Is(err, git.ErrEmptyRepository):
+		reason = v1alpha1.ReasonEmptyRepository
+	case errors.As(err, &noRef), errors.Is(err, receive.ErrNotFound):
+		reason = v1alpha1.ReasonRefNotFound
+	}
+	return rev, &sync.FetchError{Reason: reason, Err: err}
+}
+
+// manifests compiles with CUE.
+type manifests struct{ compiler *cue.Compiler }
+
+var _ sync.Compiler = (*manifests)(nil)
+
+// Compile implements sync.Compiler.
+func (c *manifests) Compile(ctx context.Context, rev revision.Revision, o sync.CompileOptions) (manifest.Set, error) {
+	kinds := cue.KindSet{}
+	for _, k := range o.Kinds {
+		kinds[k.GroupKind()] = true
+	}
+	return c.compiler.Compile(ctx, rev, cue.Options{Source: o.Source, Path: o.Path, TargetNamespace: o.TargetNamespace, Kinds: kinds})
+}
+
+// pushGate compiles and plans a push before it is accepted.
+type pushGate struct {
+	engine    *sync.Engine
+	views     *live.Cluster
+	resources *resources.Resources
+	log       *slog.Logger
+}
+
+var _ receive.Gate = (*pushGate)(nil)
+
+// source is the Source of a repository, or the one that a first push makes.
+func (g *pushGate) source(name string) *v1alpha1.Source {
+	if src, ok := g.views.Sources.Get(types.NamespacedName{Name: name}); ok {
+		return src
+	}
+	src := &v1alpha1.Source{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	v1alpha1.SetDefaults(src)
+	return src
+}
+
+// Check implements receive.Gate.
+func (g *pushGate) Check(ctx context.Context, p receive.Push, out io.Writer) error {
+	src := g.source(p.Repository)
+	if src.Spec.URL != "" {
+		return fmt.Errorf("Source %s deploys from %s: push there", src.Name, src.Spec.URL)
+	}
+	branch, isBranch := strings.CutPrefix(p.Ref, "refs/heads/")
+	deployed := isBranch && branch == src.Spec.Ref.Branch
+	if p.Deletes() {
+		if deployed {
+			return fmt.Errorf("%s is the branch that Source %s deploys; it cannot be deleted", branch, src.Name)
+		}
+		return nil
+	}
+	if !isBranch {
+		return nil
+	}
+	rev, err := p.At(src.Spec.Path)
+	if err != nil {
+		return fmt.Errorf("read the push: %w", err)
+	}
+	result, err := g.engine.Check(ctx, src, rev)
+	if err != nil {
+		return err
+	}
+	for _, d := range result.Diagnostics {
+		fmt.Fprintln(out, d)
+	}
+	if result.Failed() {
+		if deployed {
+			return fmt.Errorf("%s; nothing was changed", errorCount(result.Diagnostics))
+		}
+		fmt.Fprintf(out, "branch %s does not compile; it is kept, but cannot be deployed as it is\n", branch)
+		return nil
+	}
+	io.WriteString(out, result.Plan.Text())
+	if deployed && result.Held != "" {
+		fmt.Fprintf(out, "held: the push %s; to go ahead, commit with the trailer \"%s: true\"\n", result.Held, v1alpha1.TrailerAllowPrune)
+	}
+	if !deployed {
+		fmt.Fprintf(out, "branch %s is not deployed (Source %s deploys %s): this is what it would change\n", branch, src.Name, src.Spec.Ref.Branch)
+	}
+	return nil
+}
+
+func errorCount(ds []v1alpha1.Diagnostic) string {
+	n := 0
+	for _, d := range ds {
+		if d.Severity == v1alpha1.SeverityError {
+			n++
+		}
+	}
+	if n == 1 {
+		return "1 error"
+	}
+	return fmt.Sprintf("%d errors", n)
+}
+
+// Accepted implements receive.Gate.
+func (g *pushGate) Accepted(ctx context.Context, p receive.Push) {
+	at := time.Now()
+	src := g.source(p.Repository)
+	if src.UID == "" && !p.Deletes() {
+		err := g.resources.Create(ctx, src.DeepCopy())
+		if err != nil && !apierrors.IsAlreadyExists(err) {
+			g.log.Warn("create source", "source", p.Repository, "err", err)
+			return
+		}
+	}
+	g.engine.Pushed(p.Repository, at)
+}

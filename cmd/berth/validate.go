@@ -1,0 +1,208 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"berth.dev/berth/api/v1alpha1"
+	"berth.dev/berth/cue"
+	"berth.dev/berth/engine/sync"
+	"berth.dev/berth/sources/archive"
+	"berth.dev/berth/sources/worktree"
+)
+
+// Exit codes of validate and plan.
+const (
+	exitErrors  = exitCode(1)
+	exitChanges = exitCode(2)
+)
+
+func validateCommand() *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "validate [DIR]",
+		Short: "Compile a working tree; no cluster is needed",
+		Long: `Compile the manifests of a working tree as a push would, and print every error
+with its place. No cluster is needed.
+
+Exit code: 0 when it is valid, 1 when it is not.`,
+		Example: `  berth validate
+  berth validate ./deploy
+  berth validate -o json ./deploy`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if output != "text" && output != "json" {
+				return fmt.Errorf("-o %q is not text or json", output)
+			}
+			return validate(cmd.Context(), dirArg(args), output, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	return cmd
+}
+
+func dirArg(args []string) string {
+	if len(args) == 1 {
+		return args[0]
+	}
+	return "."
+}
+
+func validate(ctx context.Context, dir, output string, stdout, stderr io.Writer) error {
+	rev, path, err := worktree.Open(ctx, dir)
+	if err != nil {
+		return err
+	}
+	compiler, err := cue.New()
+	if err != nil {
+		return err
+	}
+	set, err := (&manifests{compiler}).Compile(ctx, rev, sync.CompileOptions{
+		Source: "validate", Path: path, TargetNamespace: "default", Kinds: sync.Kinds(),
+	})
+	if err != nil {
+		return err
+	}
+	failed := v1alpha1.HasErrors(set.Diagnostics)
+	if output == "json" {
+		answer := map[string]any{"valid": !failed, "objects": len(set.Manifests), "diagnostics": set.Diagnostics}
+		if err := printJSON(stdout, answer); err != nil {
+			return err
+		}
+	} else {
+		for _, d := range set.Diagnostics {
+			fmt.Fprintln(stderr, d)
+		}
+	}
+	switch {
+	case failed && output == "text":
+		return fmt.Errorf("%s in %s", errorCount(set.Diagnostics), dir)
+	case failed:
+		return exitErrors
+	case output == "text":
+		fmt.Fprintf(stdout, "valid: %d objects\n", len(set.Manifests))
+	}
+	return nil
+}
+
+func planCommand() *cobra.Command {
+	var c connection
+	var output, source string
+	cmd := &cobra.Command{
+		Use:   "plan [DIR]",
+		Short: "Show what a working tree would change in the cluster",
+		Long: `Compile a working tree and compare it with the running cluster, exactly as a
+push would. Nothing is changed.
+
+Exit code: 0 when nothing would change, 2 when something would, 1 on errors.`,
+		Example: `  berth plan
+  berth plan ./deploy --source shop
+  berth plan -o markdown ./deploy`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if output != "text" && output != "json" && output != "markdown" {
+				return fmt.Errorf("-o %q is not text, json or markdown", output)
+			}
+			r, err := c.open()
+			if err != nil {
+				return err
+			}
+			return plan(cmd.Context(), r, dirArg(args), source, output, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	c.register(cmd.Flags())
+	cmd.Flags().StringVarP(&output, "output", "o", "text", "text, json or markdown")
+	cmd.Flags().StringVar(&source, "source", "", "the Source to compare with (default: the name of the repository's folder)")
+	return cmd
+}
+
+func plan(ctx context.Context, r *remote, dir, source, output string, stdout, stderr io.Writer) error {
+	rev, path, err := worktree.Open(ctx, dir)
+	if err != nil {
+		return err
+	}
+	if source == "" {
+		if source, err = repositoryName(dir); err != nil {
+			return err
+		}
+	}
+	var body bytes.Buffer
+	if err := archive.Write(ctx, &body, rev); err != nil {
+		return err
+	}
+	q := url.Values{"source": {source}, "path": {path}}
+	var answer planAnswer
+	if err := r.post(ctx, "/berth/v1/plan?"+q.Encode(), &body, &answer); err != nil {
+		return err
+	}
+	for _, d := range answer.Diagnostics {
+		fmt.Fprintln(stderr, d)
+	}
+	switch output {
+	case "json":
+		err = printJSON(stdout, answer)
+	case "markdown":
+		_, err = io.WriteString(stdout, answer.Markdown)
+	default:
+		_, err = io.WriteString(stdout, answer.Text)
+	}
+	if err != nil {
+		return err
+	}
+	if v1alpha1.HasErrors(answer.Diagnostics) {
+		return fmt.Errorf("%s in %s", errorCount(answer.Diagnostics), dir)
+	}
+	if answer.Held != "" {
+		fmt.Fprintf(stderr, "it would be held: it %s\n", answer.Held)
+	}
+	if answer.Changes {
+		return exitChanges
+	}
+	return nil
+}
+
+// repositoryName is the folder that holds the repository of dir, or dir itself.
+func repositoryName(dir string) (string, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	for at := abs; ; at = filepath.Dir(at) {
+		if _, err := os.Stat(filepath.Join(at, ".git")); err == nil {
+			return strings.ToLower(filepath.Base(at)), nil
+		}
+		if at == filepath.Dir(at) {
+			return strings.ToLower(filepath.Base(abs)), nil
+		}
+	}
+}
+
+// post sends a body to one of our own endpoints and decodes the answer.
+func (r *remote) post(ctx context.Context, path string, body io.Reader, into any) error {
+	q, err := http.NewRequestWithContext(ctx, http.MethodPost, r.URL+path, body)
+	if err != nil {
+		return err
+	}
+	q.Header.Set("Authorization", "Bearer "+r.Token)
+	q.Header.Set("Content-Type", "application/octet-stream")
+	response, err := r.Client.Do(q)
+	if err != nil {
+		return fmt.Errorf("reach the server: %w", err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(response.Body, 1<<20)) // what can be read is shown
+		return fmt.Errorf("the server refused: %s", strings.TrimSpace(string(text)))
+	}
+	return json.NewDecoder(response.Body).Decode(into)
+}
