@@ -19,6 +19,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/moby/sys/signal"
 
 	"berth.dev/berth/nodeagent/pods"
@@ -171,7 +172,7 @@ func (r *Runtime) Wait(ctx context.Context, id string) (pods.Exit, error) {
 		case ctx.Err() != nil:
 			return pods.Exit{}, ctx.Err()
 		}
-		err = errdefs.Resolve(err)
+		err = resolve(err)
 		if isNotFound(err) {
 			return r.exitWithoutTask(ctx, id)
 		}
@@ -300,11 +301,7 @@ func (r *Runtime) Exec(ctx context.Context, id string, command []string, out io.
 	}
 }
 
-func resolve(err error) error {
-	if err == nil {
-		return nil
-	}
-	return errdefs.Resolve(err)
-}
+// resolve turns an error of the wire into containerd's own.
+func resolve(err error) error { return errgrpc.ToNative(err) }
 
 func isNotFound(err error) bool { return errdefs.IsNotFound(err) || errors.Is(err, os.ErrNotExist) }

@@ -200,14 +200,35 @@ func (c *Collector) close() {
 	_ = c.notify.Close()
 }
 
-// Changed returns a channel that is closed when the log grows next, whether
-// more can come, and how often it was rotated.
-func (c *Collector) changed(base string) (<-chan struct{}, bool, int) {
+// snapshot opens the files of a log, the oldest first, and tells how to go on: a
+// channel that is closed when the log grows next (nil when it has ended) and
+// how often it was rotated.
+func (c *Collector) snapshot(base string) (files []*os.File, grown <-chan struct{}, rotations int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := c.streams[base]
-	if s == nil {
-		return nil, false, 0
+	if s := c.streams[base]; s != nil {
+		grown, rotations = s.grown, s.rotations
 	}
-	return s.grown, true, s.rotations
+	names := append(olderFiles(base), base+".log")
+	for _, name := range names {
+		f, err := os.Open(name)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			closeAll(files)
+			return nil, nil, 0, fmt.Errorf("open the log: %w", err)
+		}
+		files = append(files, f)
+	}
+	if len(files) == 0 {
+		return nil, nil, 0, ErrNoLog
+	}
+	return files, grown, rotations, nil
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		_ = f.Close()
+	}
 }

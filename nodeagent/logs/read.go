@@ -26,65 +26,78 @@ type ReadOptions struct {
 }
 
 // Read writes a run's log to w. With Follow it goes on until the run has ended
-// or the context is done.
+// or the context is done; however often the log is rotated meanwhile, nothing is
+// left out and nothing comes twice, unless the reader falls behind by all files.
 func (c *Collector) Read(ctx context.Context, i Instance, opts ReadOptions, w io.Writer) error {
 	base := c.base(i)
-	r := &reader{opts: opts, w: w, skip: -1}
+	files, grown, rotations, err := c.snapshot(base)
+	if err != nil {
+		return err
+	}
+	defer func() { closeAll(files) }()
+	r := &reader{opts: opts, w: w}
 	if opts.Tail >= 0 {
-		total, err := count(base, opts.Since)
-		if err != nil {
+		if r.skip, err = skipped(files, opts); err != nil {
 			return err
 		}
-		r.skip = total - opts.Tail
 	}
-	grown, more, rotations := c.changed(base)
-	files := olderFiles(base)
-	current, err := os.Open(base + ".log")
-	if errors.Is(err, os.ErrNotExist) && len(files) == 0 {
-		return ErrNoLog
-	}
-	if err != nil {
-		return fmt.Errorf("open the log: %w", err)
-	}
-	defer func() { current.Close() }()
-	for _, file := range files {
-		if err := r.file(file); err != nil {
+	for _, f := range files {
+		if err := r.copy(f); err != nil {
 			return r.done(err)
 		}
 	}
-	for {
-		if err := r.copy(current); err != nil {
-			return r.done(err)
-		}
-		if !opts.Follow || !more {
-			return nil
-		}
+	for opts.Follow && grown != nil {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-grown:
 		}
-		var now int
-		grown, more, now = c.changed(base)
-		if !more {
-			now = rotations // the rest is in the file that is open, or in one beside it
-			if fresh, err := os.Stat(base + ".log"); err == nil {
-				if have, err := current.Stat(); err == nil && !os.SameFile(fresh, have) {
-					now++
-				}
-			}
-		}
-		if now == rotations {
-			continue
-		}
+		current := files[len(files)-1]
 		if err := r.copy(current); err != nil {
 			return r.done(err)
 		}
-		if current, err = r.next(base, current, now-rotations); err != nil {
+		fresh, more, now, err := c.snapshot(base)
+		if err != nil {
+			return err
+		}
+		// A log that has ended says nothing of rotations: look for our file.
+		turns := now - rotations
+		if more == nil {
+			turns = position(fresh, current)
+		}
+		if err := r.copy(current); err != nil { // what came before it was rotated
+			closeAll(fresh)
 			return r.done(err)
 		}
-		rotations = now
+		for _, f := range fresh[max(0, len(fresh)-max(turns, 0)):] {
+			if err := r.copy(f); err != nil {
+				closeAll(fresh)
+				return r.done(err)
+			}
+		}
+		if turns > 0 {
+			closeAll(files)
+			files = fresh
+		} else {
+			closeAll(fresh)
+		}
+		grown, rotations = more, now
 	}
+	return nil
+}
+
+// position is how many files came after f; all of them when f is not there.
+func position(files []*os.File, f *os.File) int {
+	mine, err := f.Stat()
+	if err != nil {
+		return 0
+	}
+	for i, other := range files {
+		if info, err := other.Stat(); err == nil && os.SameFile(mine, info) {
+			return len(files) - 1 - i
+		}
+	}
+	return len(files)
 }
 
 // errLimit ends a reading that has reached its limit of bytes.
@@ -104,26 +117,6 @@ func (r *reader) done(err error) error {
 		return nil
 	}
 	return err
-}
-
-// next reads the files that a log was rotated to since, and opens the newest.
-func (r *reader) next(base string, old *os.File, turns int) (*os.File, error) {
-	old.Close()
-	for n := min(turns-1, rotateFiles-1); n >= 1; n-- {
-		if err := r.file(fmt.Sprintf("%s.log.%d", base, n)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return old, err
-		}
-	}
-	return os.Open(base + ".log")
-}
-
-func (r *reader) file(name string) error {
-	f, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return r.copy(f)
 }
 
 // copy writes the lines from where f stands to its end. A line that is not
@@ -206,25 +199,20 @@ func olderFiles(base string) []string {
 	return out
 }
 
-// count is the number of whole lines since a time.
-func count(base string, since time.Time) (int64, error) {
+// skipped is how many whole lines come before the last ones that are wanted.
+func skipped(files []*os.File, opts ReadOptions) (int64, error) {
 	var total int64
-	for _, name := range append(olderFiles(base), base+".log") {
-		f, err := os.Open(name)
-		if errors.Is(err, os.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return 0, fmt.Errorf("open the log: %w", err)
-		}
+	for _, f := range files {
 		lines := bufio.NewScanner(f)
 		lines.Buffer(nil, 2*pieceLimit)
 		for lines.Scan() {
-			if p, ok := parsePiece(lines.Bytes()); ok && !p.partial && !p.at.Before(since) {
+			if p, ok := parsePiece(lines.Bytes()); ok && !p.partial && !p.at.Before(opts.Since) {
 				total++
 			}
 		}
-		f.Close()
+		if _, err := f.Seek(0, io.SeekStart); err != nil {
+			return 0, fmt.Errorf("read the log: %w", err)
+		}
 	}
-	return total, nil
+	return total - opts.Tail, nil
 }
