@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"cuelang.org/go/cue"
@@ -77,12 +78,35 @@ func (e *Evaluator) Evaluate(ctx context.Context, p Package, check Checker) Resu
 		return Result{Objects: strict.objects}
 	}
 	loose := e.run(p, e.lenient)
+	if loose.panicked != "" && strict.panicked == "" {
+		return Result{Problems: strict.problems}
+	}
 	loose.place()
 	problems := append(loose.problems, loose.checked(check)...)
 	if !anyError(problems) {
 		problems = append(problems, strict.problems...)
 	}
-	return Result{Problems: problems}
+	return Result{Problems: telling(problems)}
+}
+
+// telling leaves out what only follows from another fault, and the same fault
+// at the same place seen from several values.
+func telling(problems []document.Problem) []document.Problem {
+	consequence := func(p document.Problem) bool {
+		return strings.HasPrefix(p.Message, "unresolved disjunction") || strings.HasPrefix(p.Message, "invalid interpolation")
+	}
+	cause := slices.ContainsFunc(problems, func(p document.Problem) bool { return !p.Warning && !consequence(p) })
+	seen := map[document.Problem]bool{}
+	var out []document.Problem
+	for _, p := range problems {
+		same := document.Problem{Pos: p.Pos, Message: p.Message}
+		if (cause && consequence(p)) || seen[same] {
+			continue
+		}
+		seen[same] = true
+		out = append(out, p)
+	}
+	return out
 }
 
 func anyError(problems []document.Problem) bool {
@@ -103,12 +127,23 @@ type run struct {
 	// broken are the values outside of objects that hold an error.
 	broken   []cue.Value
 	problems []document.Problem
+	// panicked is what the evaluator failed with; empty when it did not.
+	panicked string
 	// hidden are the strings that no message may hold.
 	hidden map[string]bool
 }
 
-func (e *Evaluator) run(p Package, schema map[string][]byte) *run {
-	r := &run{pkg: p, hidden: map[string]bool{}}
+func (e *Evaluator) run(p Package, schema map[string][]byte) (r *run) {
+	r = &run{pkg: p, hidden: map[string]bool{}}
+	// The evaluator panics on some values that hold a conflict. What was found
+	// until then is kept, and the other of the two evaluations tells the fault.
+	defer func() {
+		if fault := recover(); fault != nil {
+			r.panicked = fmt.Sprint(fault)
+			r.problems = append(r.problems, document.Problem{Pos: document.Pos{Path: p.Dir},
+				Message: fmt.Sprintf("the CUE evaluator failed on this folder: %v; please report it", fault)})
+		}
+	}()
 	inst, problems := loadPackage(p, schema)
 	if problems != nil {
 		r.problems = problems

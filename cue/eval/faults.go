@@ -154,6 +154,9 @@ func (r *run) unknown(value cue.Value, at []string) string {
 		parent = child(parent, part)
 	}
 	var names []string
+	if !parent.Exists() {
+		return message // in a hidden field, which cannot be looked up again
+	}
 	if fields, err := parent.Fields(cue.Optional(true)); err == nil {
 		for fields.Next() {
 			if other := label(fields.Selector()); strings.TrimRight(other, "?!") != name {
@@ -172,6 +175,12 @@ func (r *run) unknown(value cue.Value, at []string) string {
 
 func child(v cue.Value, name string) cue.Value {
 	var found cue.Value
+	if !v.Exists() {
+		return found
+	}
+	if strings.HasPrefix(name, "#") {
+		return v.LookupPath(cue.MakePath(cue.Def(name)))
+	}
 	each(v, func(n string, c cue.Value) {
 		if n == name {
 			found = c
