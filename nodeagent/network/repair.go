@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -54,8 +55,7 @@ func (n *Network) watch(ctx context.Context, updates <-chan netlink.LinkUpdate) 
 		if ctx.Err() != nil || update.Attrs().Name != Bridge {
 			continue
 		}
-		down := update.Attrs().Flags&(1<<0) == 0 // net.FlagUp
-		if update.Header.Type != unix.RTM_DELLINK && !down {
+		if whole() { // what the message is of has passed, or was our own doing
 			continue
 		}
 		// The kernel is still taking the link apart when it says so.
@@ -71,6 +71,12 @@ func (n *Network) watch(ctx context.Context, updates <-chan netlink.LinkUpdate) 
 			}
 		}
 	}
+}
+
+// whole tells whether the bridge is there and up.
+func whole() bool {
+	link, err := netlink.LinkByName(Bridge)
+	return err == nil && link.Attrs().Flags&net.FlagUp != 0
 }
 
 // Remove takes everything away: links, the bridge, routes and rules.

@@ -12,7 +12,7 @@ import (
 
 // Registers of 32 bits each, as the rules use them (NFT_REG32_00 is 8).
 const (
-	regIndex  = unix.NFT_REG32_00 + iota // the drawn number, or the client
+	regIndex  = unix.NFT_REG32_00 + iota // the drawn number
 	regAddr                              // the packet's destination
 	regProto                             // its protocol
 	regPort                              // its destination port
@@ -23,6 +23,10 @@ const (
 // markNodePort marks a packet that came in by a node port: it leaves with the
 // node's address, so that the answer comes back here.
 const markNodePort = 0x8000
+
+// clientSeed is the same on every node, so that a client finds the same endpoint
+// through each of them.
+const clientSeed = 0x62657274
 
 // Priorities: before and after the kernel's own steps of translation.
 const (
@@ -116,8 +120,8 @@ func (c chainKey) name() string {
 		name = "node"
 	}
 	name = fmt.Sprintf("%s_%d", name, c.n)
-	if c.affinity > 0 {
-		name = fmt.Sprintf("%s_for_%d", name, int(c.affinity.Seconds()))
+	if c.byClient {
+		name += "_by_client"
 	}
 	return name
 }
@@ -133,16 +137,15 @@ func (k *kernel) draw(key chainKey) {
 			&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(^uint32(markNodePort)), Xor: binaryutil.NativeEndian.PutUint32(markNodePort)},
 			&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: 1})
 	}
-	client := &expr.Payload{DestRegister: regIndex, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4}
-	translate := &expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: regTo, RegProtoMin: regToPort, Specified: true}
-	if key.affinity > 0 {
-		k.rule(c, append(append([]expr.Any{client}, load...),
-			&expr.Lookup{SourceRegister: regIndex, DestRegister: regTo, IsDestRegSet: true, SetName: k.affinity.Name, SetID: k.affinity.ID}, translate)...)
+	drawn := []expr.Any{&expr.Numgen{Register: regIndex, Modulus: uint32(key.n), Type: unix.NFT_NG_RANDOM}}
+	if key.byClient {
+		drawn = []expr.Any{
+			&expr.Payload{DestRegister: regTo, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4},
+			&expr.Hash{SourceRegister: regTo, DestRegister: regIndex, Length: 4, Modulus: uint32(key.n), Seed: clientSeed, Type: expr.HashTypeJenkins},
+		}
 	}
-	exprs := append([]expr.Any{&expr.Numgen{Register: regIndex, Modulus: uint32(key.n), Type: unix.NFT_NG_RANDOM}}, load...)
-	exprs = append(exprs, &expr.Lookup{SourceRegister: regIndex, DestRegister: regTo, IsDestRegSet: true, SetName: k.endpoints.Name, SetID: k.endpoints.ID})
-	if key.affinity > 0 {
-		exprs = append(exprs, client, &expr.Dynset{SrcRegKey: regIndex, SrcRegData: regTo, SetName: k.affinity.Name, SetID: k.affinity.ID, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: key.affinity})
-	}
-	k.rule(c, append(exprs, translate)...)
+	exprs := append(drawn, load...)
+	k.rule(c, append(exprs,
+		&expr.Lookup{SourceRegister: regIndex, DestRegister: regTo, IsDestRegSet: true, SetName: k.endpoints.Name, SetID: k.endpoints.ID},
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: regTo, RegProtoMin: regToPort, Specified: true})...)
 }

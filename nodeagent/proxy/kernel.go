@@ -27,7 +27,7 @@ type kernel struct {
 	conn  *nftables.Conn
 	table *nftables.Table
 
-	services, nodePorts, endpoints, hairpin, affinity *nftables.Set
+	services, nodePorts, endpoints, hairpin *nftables.Set
 }
 
 func open() (*kernel, error) {
@@ -46,13 +46,12 @@ func open() (*kernel, error) {
 		nodePorts: &nftables.Set{Table: table, Name: "node_ports", IsMap: true, Concatenation: true, KeyType: concat(proto, port), DataType: nftables.TypeVerdict},
 		endpoints: &nftables.Set{Table: table, Name: "endpoints", IsMap: true, Concatenation: true, KeyType: concat(nftables.TypeMark, ip, proto, port), DataType: concat(ip, port)},
 		hairpin:   &nftables.Set{Table: table, Name: "hairpin", Concatenation: true, KeyType: concat(ip, ip)},
-		affinity:  &nftables.Set{Table: table, Name: "affinity", IsMap: true, Concatenation: true, Dynamic: true, HasTimeout: true, Size: 1 << 16, KeyType: concat(ip, ip, proto, port), DataType: concat(ip, port)},
 	}
 	return k, nil
 }
 
 func (k *kernel) sets() []*nftables.Set {
-	return []*nftables.Set{k.services, k.nodePorts, k.endpoints, k.hairpin, k.affinity}
+	return []*nftables.Set{k.services, k.nodePorts, k.endpoints, k.hairpin}
 }
 
 // clear adds to the batch what removes all chains and sets that are ours.
@@ -86,7 +85,7 @@ func (k *kernel) clear() error {
 
 // apply adds changes to the batch. Deletions come first, so that an element that
 // changes is one of each.
-func (k *kernel) apply(ops *changes, s *state) {
+func (k *kernel) apply(ops *changes) {
 	for _, c := range ops.addChains {
 		k.draw(c)
 	}
@@ -111,7 +110,6 @@ func (k *kernel) apply(ops *changes, s *state) {
 	services, nodes = split(ops.addFronts)
 	k.change(k.services, services, k.conn.SetAddElements)
 	k.change(k.nodePorts, nodes, k.conn.SetAddElements)
-	_ = s
 }
 
 func (k *kernel) change(set *nftables.Set, elements []nftables.SetElement, do func(*nftables.Set, []nftables.SetElement) error) {
@@ -157,10 +155,9 @@ func backend(b netip.AddrPort) []byte {
 	return append(addr4(b.Addr()), byte(b.Port()>>8), byte(b.Port()), 0, 0)
 }
 
-// forgetFlows ends what clings to endpoints that are gone: UDP flows, whose
-// translation the kernel would keep as long as packets come, and the affinity
-// of clients.
-func (p *Proxy) forgetFlows(k *kernel, ops *changes) {
+// forgetFlows ends UDP flows to endpoints that are gone: the kernel would keep
+// their translation as long as packets come.
+func (p *Proxy) forgetFlows(ops *changes) {
 	for _, f := range ops.gone {
 		filter := &netlink.ConntrackFilter{}
 		errs := []error{filter.AddProtocol(unix.IPPROTO_UDP)}
@@ -175,24 +172,5 @@ func (p *Proxy) forgetFlows(k *kernel, ops *changes) {
 		if err = errors.Join(append(errs, err)...); err != nil {
 			p.opts.Log.Warn("forget UDP flows to an endpoint that is gone", "address", f.front.addr, "err", err)
 		}
-	}
-	if len(ops.lost) == 0 {
-		return
-	}
-	elements, err := k.conn.GetSetElements(k.affinity)
-	if err != nil || len(elements) == 0 {
-		return
-	}
-	var stale []nftables.SetElement
-	for _, e := range elements {
-		for _, l := range ops.lost {
-			if len(e.Key) == 16 && string(e.Key[4:16]) == string(append(addr4(l.front.addr), portKey(l.front)...)) && string(e.Val) == string(backend(l.backend)) {
-				stale = append(stale, nftables.SetElement{Key: e.Key})
-			}
-		}
-	}
-	k.change(k.affinity, stale, k.conn.SetDeleteElements)
-	if err := k.conn.Flush(); err != nil {
-		p.opts.Log.Warn("forget clients' affinity to an endpoint that is gone", "err", err)
 	}
 }

@@ -38,7 +38,8 @@ type Proxy struct {
 	mu    sync.Mutex
 	dirty map[services.Key]bool
 
-	written *state // what the kernel has; nil when that is not known
+	blocked []services.Key // whose address another Service has
+	written *state         // what the kernel has; nil when that is not known
 }
 
 // New readies a Proxy. It must be called before the Index runs.
@@ -99,11 +100,15 @@ func (p *Proxy) sync() error {
 	if p.written == nil {
 		return p.rewrite()
 	}
-	next := p.written
-	ops := &changes{}
-	for key := range keys {
-		next.set(key, p.desired(key), ops)
+	next, ops := p.written, &changes{}
+	want := map[services.Key][]target{}
+	for _, key := range p.blocked {
+		keys[key] = true
 	}
+	for key := range keys {
+		want[key] = p.desired(key)
+	}
+	p.blocked = next.setAll(want, ops)
 	if ops.empty() {
 		return nil
 	}
@@ -111,20 +116,22 @@ func (p *Proxy) sync() error {
 	if err != nil {
 		return err
 	}
-	k.apply(ops, next)
+	k.apply(ops)
 	if err := k.conn.Flush(); err != nil {
 		return fmt.Errorf("change rules: %w", err)
 	}
-	p.forgetFlows(k, ops)
+	p.forgetFlows(ops)
 	return nil
 }
 
 // rewrite replaces every rule and set of ours, in one step.
 func (p *Proxy) rewrite() error {
 	next, ops := newState(p.opts.PodCIDR), &changes{}
+	want := map[services.Key][]target{}
 	for _, key := range p.opts.Services.Keys() {
-		next.set(key, p.desired(key), ops)
+		want[key] = p.desired(key)
 	}
+	p.blocked = next.setAll(want, ops)
 	k, err := open()
 	if err != nil {
 		return err
@@ -133,7 +140,7 @@ func (p *Proxy) rewrite() error {
 		return err
 	}
 	k.frame(p.opts.ServiceCIDR)
-	k.apply(ops, next)
+	k.apply(ops)
 	if err := k.conn.Flush(); err != nil {
 		return fmt.Errorf("write rules: %w", err)
 	}

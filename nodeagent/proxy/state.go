@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -24,7 +23,7 @@ func (f front) node() bool { return f.addr.IsUnspecified() }
 // target is a front and what stands behind it.
 type target struct {
 	front    front
-	affinity time.Duration
+	byClient bool             // ClientIP affinity
 	backends []netip.AddrPort // sorted
 }
 
@@ -66,7 +65,7 @@ func targets(svc *services.Service, groups []*services.Group) []target {
 			fronts = append(fronts, front{netip.IPv4Unspecified(), proto, port.NodePort})
 		}
 		for _, f := range fronts {
-			out = append(out, target{front: f, affinity: svc.Affinity, backends: backends})
+			out = append(out, target{front: f, byClient: svc.Affinity > 0, backends: backends})
 		}
 	}
 	return out
@@ -115,7 +114,7 @@ type state struct {
 // installed is a front in the kernel. Its slots are numbered from 0 without a gap.
 type installed struct {
 	owner    services.Key
-	affinity time.Duration
+	byClient bool
 	slots    []netip.AddrPort
 }
 
@@ -123,11 +122,11 @@ type installed struct {
 type chainKey struct {
 	node     bool
 	n        int
-	affinity time.Duration
+	byClient bool
 }
 
-func (f front) chain(n int, affinity time.Duration) chainKey {
-	return chainKey{node: f.node(), n: n, affinity: affinity}
+func (f front) chain(n int, byClient bool) chainKey {
+	return chainKey{node: f.node(), n: n, byClient: byClient}
 }
 
 // changes are elements to delete and to add, and chains that are needed.
@@ -137,7 +136,6 @@ type changes struct {
 	delHair, addHair     []netip.Addr
 	addChains            []chainKey
 	gone                 []flow
-	lost                 []slotChange // endpoints that a front no longer has
 }
 
 type frontChange struct {
@@ -166,11 +164,13 @@ func newState(local netip.Prefix) *state {
 }
 
 // set makes the state hold exactly want for a Service and notes what that takes.
-// A front that another Service has stays with it.
-func (s *state) set(key services.Key, want []target, ops *changes) {
+// A front that another Service has stays with it; it then returns false.
+func (s *state) set(key services.Key, want []target, ops *changes) (whole bool) {
+	whole = true
 	fronts := map[front]bool{}
 	for _, t := range want {
 		if have := s.fronts[t.front]; have != nil && have.owner != key {
+			whole = false
 			continue
 		}
 		fronts[t.front] = true
@@ -183,14 +183,32 @@ func (s *state) set(key services.Key, want []target, ops *changes) {
 	}
 	if len(fronts) == 0 {
 		delete(s.of, key)
-		return
+		return whole
 	}
 	s.of[key] = fronts
+	return whole
+}
+
+// setAll is set for several Services. It returns those that another one stands
+// in the way of, which are to be set again when something changes.
+func (s *state) setAll(want map[services.Key][]target, ops *changes) (blocked []services.Key) {
+	var again []services.Key
+	for key, targets := range want {
+		if !s.set(key, targets, ops) {
+			again = append(again, key)
+		}
+	}
+	for _, key := range again { // whoever was in the way may be gone by now
+		if !s.set(key, want[key], ops) {
+			blocked = append(blocked, key)
+		}
+	}
+	return blocked
 }
 
 func (s *state) install(key services.Key, t target, ops *changes) {
 	have := s.fronts[t.front]
-	n, former := 0, time.Duration(0)
+	n, former := 0, false
 	if have == nil {
 		have = &installed{owner: key}
 		s.fronts[t.front] = have
@@ -198,11 +216,11 @@ func (s *state) install(key services.Key, t target, ops *changes) {
 			ops.gone = append(ops.gone, flow{front: t.front})
 		}
 	} else {
-		n, former = len(have.slots), have.affinity
+		n, former = len(have.slots), have.byClient
 	}
 	s.fill(t.front, have, t.backends, ops)
-	have.affinity = t.affinity
-	before, after := t.front.chain(n, former), t.front.chain(len(have.slots), t.affinity)
+	have.byClient = t.byClient
+	before, after := t.front.chain(n, former), t.front.chain(len(have.slots), t.byClient)
 	if n > 0 && before == after {
 		return
 	}
@@ -233,7 +251,6 @@ func (s *state) fill(f front, have *installed, want []netip.AddrPort, ops *chang
 			continue
 		}
 		ops.delSlots = append(ops.delSlots, slotChange{f, i, old})
-		ops.lost = append(ops.lost, slotChange{f, i, old})
 		s.hairpin(old.Addr(), -1, ops)
 		if f.proto == protoUDP {
 			ops.gone = append(ops.gone, flow{f, old})
@@ -258,7 +275,6 @@ func (s *state) fill(f front, have *installed, want []netip.AddrPort, ops *chang
 			}
 			// The last goes as well: take it away first, then look at i again.
 			ops.delSlots[len(ops.delSlots)-1] = slotChange{f, last, moved}
-			ops.lost[len(ops.lost)-1] = slotChange{f, last, moved}
 			s.hairpin(old.Addr(), 1, ops)
 			s.hairpin(moved.Addr(), -1, ops)
 			if f.proto == protoUDP {
@@ -275,10 +291,9 @@ func (s *state) fill(f front, have *installed, want []netip.AddrPort, ops *chang
 
 func (s *state) uninstall(f front, ops *changes) {
 	have := s.fronts[f]
-	ops.delFronts = append(ops.delFronts, frontChange{f, f.chain(len(have.slots), have.affinity)})
+	ops.delFronts = append(ops.delFronts, frontChange{f, f.chain(len(have.slots), have.byClient)})
 	for i, b := range have.slots {
 		ops.delSlots = append(ops.delSlots, slotChange{f, i, b})
-		ops.lost = append(ops.lost, slotChange{f, i, b})
 		s.hairpin(b.Addr(), -1, ops)
 	}
 	if f.proto == protoUDP {

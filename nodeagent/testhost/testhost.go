@@ -161,20 +161,29 @@ func Runtime(t testing.TB) string {
 	return bin
 }
 
+// Tool builds the test tool and returns its path.
+func Tool(t testing.TB) string {
+	t.Helper()
+	tool := t.TempDir() + "/tool"
+	run(t, "build the test tool", "build", "-o", tool, "berth.dev/berth/nodeagent/testhost/tool")
+	return tool
+}
+
 // Image makes an OCI archive of busybox and the test tool, named name, and
 // returns its path.
 func Image(t testing.TB, name string) string {
 	t.Helper()
-	dir := t.TempDir()
-	run := func(what string, args ...string) {
-		cmd := exec.Command("go", args...)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if text, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%s: %v\n%s", what, err, text)
-		}
+	out := t.TempDir() + "/image.tar"
+	run(t, "make the image (is busybox-static installed?)", "run", "berth.dev/berth/hack/image", "-name", name, "-o", out,
+		"/bin/busybox=/bin/busybox", "->/bin/busybox=/bin/sh", Tool(t)+"=/bin/tool")
+	return out
+}
+
+func run(t testing.TB, what string, args ...string) {
+	t.Helper()
+	cmd := exec.Command("go", args...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", what, err, text)
 	}
-	run("build the test tool", "build", "-o", dir+"/tool", "berth.dev/berth/nodeagent/testhost/tool")
-	run("make the image (is busybox-static installed?)", "run", "berth.dev/berth/hack/image", "-name", name, "-o", dir+"/image.tar",
-		"/bin/busybox=/bin/busybox", "->/bin/busybox=/bin/sh", dir+"/tool=/bin/tool")
-	return dir + "/image.tar"
 }
