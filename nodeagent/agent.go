@@ -150,8 +150,10 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	defer runtime.Close()
+	rules := proxy.New(proxy.Options{Services: a.services, PodCIDR: a.opts.PodCIDR, ClusterCIDR: a.opts.ClusterCIDR, ServiceCIDR: a.opts.ServiceCIDR, Log: a.opts.Log})
 	net, err := network.New(network.Options{
-		Dir: filepath.Join(a.opts.DataDir, "network", "addresses"), Pins: &namespaces.Pins{Dir: filepath.Join(runDir(a.opts), "ns")},
+		HostPorts: rules.SetHostPorts,
+		Dir:       filepath.Join(a.opts.DataDir, "network", "addresses"), Pins: &namespaces.Pins{Dir: filepath.Join(runDir(a.opts), "ns")},
 		ClusterCIDR: a.opts.ClusterCIDR, PodCIDR: a.opts.PodCIDR, ServiceCIDR: a.opts.ServiceCIDR, Log: a.opts.Log,
 	})
 	if err != nil {
@@ -160,7 +162,6 @@ func (a *Agent) Run(ctx context.Context) error {
 	var runner *pods.Runner
 	store := config.New(a.opts.Client, filepath.Join(a.opts.DataDir, "config"), a.opts.Log, func(uids []string) { runner.ConfigChanged(uids) })
 	runner = a.newRunner(runtime, net, store)
-	rules := proxy.New(proxy.Options{Services: a.services, PodCIDR: a.opts.PodCIDR, ClusterCIDR: a.opts.ClusterCIDR, ServiceCIDR: a.opts.ServiceCIDR, Log: a.opts.Log})
 	names := dns.New(dns.Options{Services: a.services, Domain: a.opts.ClusterDomain, Listen: netip.AddrPortFrom(net.Gateway(), 53), Log: a.opts.Log})
 	a.runtime, a.runner = runtime, runner
 	close(a.ready)

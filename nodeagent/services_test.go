@@ -13,6 +13,8 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"berth.dev/berth/nodeagent/testhost"
 )
 
 func service(name, ip string, port int32) *corev1.Service {
@@ -65,6 +67,13 @@ func TestServicesFromPodsAndHost(t *testing.T) {
 	}
 	if _, err := net.DialTimeout("tcp", "10.43.0.11:80", time.Second); err == nil || !strings.Contains(err.Error(), "refused") {
 		t.Errorf("a Service without endpoints: %v, want a refusal at once", err)
+	}
+	front := server("s3")
+	front.Spec.Containers[0].Ports = []corev1.ContainerPort{{ContainerPort: 8080, HostPort: 8888, Protocol: corev1.ProtocolTCP}}
+	n.create(front)
+	n.await("s3", "ready", ready)
+	if body, err := fetch("http://" + testhost.NodeIP + ":8888/"); err != nil || body != "s3\n" {
+		t.Errorf("hostPort: %q %v", body, err)
 	}
 	client := pod("client", sh("main", fmt.Sprintf(`
 		echo env $WEB_SERVICE_HOST $WEB_SERVICE_PORT_HTTP

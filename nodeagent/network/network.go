@@ -24,7 +24,10 @@ type Options struct {
 	Pins                 *namespaces.Pins
 	ClusterCIDR, PodCIDR netip.Prefix
 	ServiceCIDR          netip.Prefix
-	Log                  *slog.Logger
+	// HostPorts leads ports of the node to a pod's address; no ports end it.
+	// Optional.
+	HostPorts func(uid string, ip netip.Addr, ports []pods.HostPort)
+	Log       *slog.Logger
 }
 
 // Network attaches pods to the node's bridge.
@@ -80,18 +83,23 @@ func (n *Network) Setup(_ context.Context, s pods.Sandbox) (pods.Attachment, err
 	if out.IP, err = n.addresses.Take(s.UID); err != nil {
 		return pods.Attachment{}, err
 	}
-	if !fresh && n.attached(s.UID) {
-		return out, nil
+	if fresh || !n.attached(s.UID) {
+		if err := n.attach(s.UID, set.Net, out.IP); err != nil {
+			return pods.Attachment{}, err
+		}
 	}
-	if err := n.attach(s.UID, set.Net, out.IP); err != nil {
-		return pods.Attachment{}, err
+	if n.opts.HostPorts != nil && len(s.Ports) > 0 {
+		n.opts.HostPorts(s.UID, out.IP, s.Ports)
 	}
-	return out, n.forward(s, out.IP)
+	return out, nil
 }
 
 // Teardown implements pods.Network.
 func (n *Network) Teardown(_ context.Context, uid string) error {
 	n.release(uid)
+	if n.opts.HostPorts != nil {
+		n.opts.HostPorts(uid, netip.Addr{}, nil)
+	}
 	return errors.Join(n.detach(uid), n.opts.Pins.Unpin(uid), n.addresses.Release(uid))
 }
 

@@ -7,8 +7,6 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
-
-	"berth.dev/berth/nodeagent/pods"
 )
 
 // Table is Berth's nftables table, of family ip. Packages network and proxy
@@ -60,9 +58,6 @@ func ifname(name string) []byte {
 	copy(b, name)
 	return b
 }
-
-// forward is where hostPort will be carried out.
-func (n *Network) forward(pods.Sandbox, netip.Addr) error { return nil }
 
 // removeTable deletes Berth's table, whoever wrote in it.
 func removeTable() error {

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"berth.dev/berth/nodeagent/pods"
 	"berth.dev/berth/nodeagent/services"
 )
 
@@ -35,8 +36,9 @@ type Proxy struct {
 	opts Options
 	wake chan struct{}
 
-	mu    sync.Mutex
-	dirty map[services.Key]bool
+	mu        sync.Mutex
+	dirty     map[services.Key]bool
+	hostPorts map[services.Key][]target
 
 	blocked []services.Key // whose address another Service has
 	written *state         // what the kernel has; nil when that is not known
@@ -44,7 +46,7 @@ type Proxy struct {
 
 // New readies a Proxy. It must be called before the Index runs.
 func New(opts Options) *Proxy {
-	p := &Proxy{opts: opts, wake: make(chan struct{}, 1), dirty: map[services.Key]bool{}}
+	p := &Proxy{opts: opts, wake: make(chan struct{}, 1), dirty: map[services.Key]bool{}, hostPorts: map[services.Key][]target{}}
 	opts.Services.Notify(p.changed)
 	return p
 }
@@ -56,6 +58,30 @@ func (p *Proxy) changed(key services.Key) {
 	select {
 	case p.wake <- struct{}{}:
 	default:
+	}
+}
+
+// SetHostPorts leads ports of the node to a pod; without ports it ends that.
+func (p *Proxy) SetHostPorts(uid string, ip netip.Addr, ports []pods.HostPort) {
+	key := services.Key{Name: "pod " + uid} // no Service has a name with a space
+	var want []target
+	for _, port := range ports {
+		host := port.HostIP
+		if !host.IsValid() {
+			host = netip.IPv4Unspecified()
+		}
+		want = append(want, target{front: front{host, protocol(port.Protocol), port.Port}, backends: []netip.AddrPort{netip.AddrPortFrom(ip, port.ContainerPort)}})
+	}
+	p.mu.Lock()
+	_, had := p.hostPorts[key]
+	if len(want) == 0 {
+		delete(p.hostPorts, key)
+	} else {
+		p.hostPorts[key] = want
+	}
+	p.mu.Unlock()
+	if had || len(want) > 0 {
+		p.changed(key)
 	}
 }
 
@@ -131,6 +157,11 @@ func (p *Proxy) rewrite() error {
 	for _, key := range p.opts.Services.Keys() {
 		want[key] = p.desired(key)
 	}
+	p.mu.Lock()
+	for key, host := range p.hostPorts {
+		want[key] = host
+	}
+	p.mu.Unlock()
 	p.blocked = next.setAll(want, ops)
 	k, err := open()
 	if err != nil {
@@ -149,6 +180,12 @@ func (p *Proxy) rewrite() error {
 }
 
 func (p *Proxy) desired(key services.Key) []target {
+	p.mu.Lock()
+	host, ok := p.hostPorts[key]
+	p.mu.Unlock()
+	if ok {
+		return host
+	}
 	svc, groups := p.opts.Services.Get(key)
 	return targets(svc, groups)
 }
