@@ -201,6 +201,11 @@ func (a *Agent) Logs(ctx context.Context, namespace, pod, container string, opts
 	if err := a.wait(ctx); err != nil {
 		return err
 	}
+	select {
+	case <-a.runner.Adopted():
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	instance, err := a.runner.Find(namespace, pod, container, opts.Previous)
 	if err != nil {
 		return err

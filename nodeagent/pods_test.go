@@ -2,6 +2,7 @@ package nodeagent_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -72,12 +73,12 @@ func TestEnvironmentAndConfigVolumes(t *testing.T) {
 	}
 	n.logs("env", "main", "second\nfirst\n") // the volume follows, subPath stays
 	// a restart after the change works
-	syscallKill(t, n, "env", "main")
+	killFirst(t, n, "env", "main")
 	n.await("env", "restarted", func(p *corev1.Pod) bool { return ready(p) && p.Status.ContainerStatuses[0].RestartCount == 1 })
 }
 
-// syscallKill kills the first process of a container from outside.
-func syscallKill(t *testing.T, n *node, name, container string) {
+// killFirst kills the first process of a container from outside.
+func killFirst(t *testing.T, n *node, name, container string) {
 	t.Helper()
 	id := ""
 	for _, c := range n.get(name).Status.ContainerStatuses {
@@ -85,6 +86,11 @@ func syscallKill(t *testing.T, n *node, name, container string) {
 			id = strings.TrimPrefix(c.ContainerID, "containerd://")
 		}
 	}
+	killContainer(t, n, id)
+}
+
+func killContainer(t *testing.T, n *node, id string) {
+	t.Helper()
 	data, err := os.ReadFile(filepath.Join(n.opts.DataDir, "containerd/state/io.containerd.runtime.v2.task/berth", id, "init.pid"))
 	if err != nil {
 		t.Fatal(err)
@@ -264,7 +270,7 @@ func TestRestartedAgentAdoptsContainers(t *testing.T) {
 	ip := n.get("keep").Status.PodIP
 	n.logs("keep", "main", "line 3\n")
 	n.stop()
-	syscallKill(t, n, "ends", "main")
+	killFirst(t, n, "ends", "main")
 	zero := int64(0)
 	if err := n.api.Delete(t.Context(), pod("removed"), deleteNow(&zero)); err != nil {
 		t.Fatal(err)
@@ -318,4 +324,36 @@ func TestTeardownLeavesNothing(t *testing.T) {
 			t.Errorf("%s are left: %s %v", what, out, err)
 		}
 	}
+}
+
+// TestControlPlaneAway restarts the agent while nobody answers: it adopts what
+// runs and restarts what ends, with the ConfigMap that it has on disk.
+func TestControlPlaneAway(t *testing.T) {
+	n := newNode(t)
+	cm := &corev1.ConfigMap{Data: map[string]string{"color": "blue"}}
+	cm.Namespace, cm.Name = "default", "settings"
+	c := sh("main", `echo $color; sleep 1000`)
+	c.EnvFrom = []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "settings"}}}}
+	n.create(cm, pod("a", c))
+	id := n.await("a", "ready", ready).Status.ContainerStatuses[0].ContainerID
+	n.stop()
+	n.api.SetDown(errors.New("the control plane is away"))
+	n.start()
+	n.logs("a", "main", "blue\n")
+	killContainer(t, n, strings.TrimPrefix(id, "containerd://"))
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		var b strings.Builder
+		err := n.agent.Logs(t.Context(), "default", "a", "main", &corev1.PodLogOptions{Previous: true}, &b)
+		if err == nil && b.String() == "blue\n" {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the container was not restarted: %v %q", err, b.String())
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	n.logs("a", "main", "blue\n")
+	n.api.SetDown(nil)
+	n.await("a", "reported as restarted", func(p *corev1.Pod) bool { return ready(p) && p.Status.ContainerStatuses[0].RestartCount == 1 })
 }

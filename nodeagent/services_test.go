@@ -1,10 +1,12 @@
 package nodeagent_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -105,11 +107,21 @@ func fetch(url string) (string, error) {
 	return string(body), err
 }
 
+// TestPodReachesItselfThroughItsService holds with bridge netfilter turned on
+// and off: it decides whether the kernel sees switched packets.
 func TestPodReachesItselfThroughItsService(t *testing.T) {
-	n := newNode(t)
-	n.create(service("self", "10.43.0.20", 80))
-	n.create(pod("self", sh("main", `tool serve :8080 self & for i in 1 2 3 4 5 6 7 8 9; do tool get http://10.43.0.20/; tool udp 10.43.0.20:80; sleep 0.2; done; sleep 1000`)))
-	p := n.await("self", "ready", ready)
-	n.create(slice("self", 8080, p.Status.PodIP))
-	n.logs("self", "main", "self\n")
+	for _, filter := range []string{"1", "0"} {
+		t.Run("bridge-nf-call-iptables="+filter, func(t *testing.T) {
+			const setting = "/proc/sys/net/bridge/bridge-nf-call-iptables"
+			if err := os.WriteFile(setting, []byte(filter), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
+				t.Fatal(err)
+			}
+			n := newNode(t)
+			n.create(service("self", "10.43.0.20", 80))
+			n.create(pod("self", sh("main", `tool serve :8080 self & for i in 1 2 3 4 5 6 7 8 9; do tool get http://10.43.0.20/; sleep 0.2; done; sleep 1000`)))
+			p := n.await("self", "ready", ready)
+			n.create(slice("self", 8080, p.Status.PodIP))
+			n.logs("self", "main", "self\n")
+		})
+	}
 }

@@ -57,6 +57,7 @@ type Runner struct {
 	group     *errgroup.Group
 	ctx       context.Context
 	events    chan func(context.Context)
+	adopted   chan struct{}
 
 	mu      sync.Mutex
 	workers map[types.UID]*worker
@@ -66,7 +67,7 @@ type Runner struct {
 func New(opts Options) *Runner {
 	return &Runner{
 		Options: opts, records: records{opts.Dir}, publisher: newPublisher(opts.Client, opts.Log),
-		slots: make(chan struct{}, max(1, opts.Starts)), workers: map[types.UID]*worker{}, events: make(chan func(context.Context), 4096),
+		slots: make(chan struct{}, max(1, opts.Starts)), workers: map[types.UID]*worker{}, events: make(chan func(context.Context), 4096), adopted: make(chan struct{}),
 	}
 }
 
@@ -76,8 +77,12 @@ func (r *Runner) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	r.group, r.ctx = group, ctx
 	if err := r.adopt(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
 		return err
 	}
+	close(r.adopted)
 	group.Go(func() error { return r.publisher.run(ctx) })
 	group.Go(func() error { return r.tellAll(ctx) })
 	group.Go(func() error {
@@ -87,6 +92,9 @@ func (r *Runner) Run(ctx context.Context) error {
 	})
 	return group.Wait()
 }
+
+// Adopted is closed when the pods on disk have been taken up.
+func (r *Runner) Adopted() <-chan struct{} { return r.adopted }
 
 // ConfigChanged tells pods that a ConfigMap or Secret of theirs has changed.
 func (r *Runner) ConfigChanged(uids []string) {
