@@ -46,7 +46,7 @@ func TestStartTimes(t *testing.T) {
 	}
 	var bare, ours []time.Duration
 	for i := range 9 {
-		bare = append(bare, startBare(t, runtime, image, i))
+		bare = append(bare, startBare(t, runtime, image, n.opts.CgroupParent, i))
 		name := fmt.Sprintf("p%d", i)
 		began := time.Now()
 		n.create(server(name))
@@ -79,7 +79,7 @@ func TestStartTimes(t *testing.T) {
 	fmt.Printf("50 pods gone after %v\n", time.Since(began))
 }
 
-func startBare(t *testing.T, r *containerd.Runtime, image pods.Image, i int) time.Duration {
+func startBare(t *testing.T, r *containerd.Runtime, image pods.Image, parent string, i int) time.Duration {
 	id := fmt.Sprintf("bare%d", i)
 	dir := t.TempDir()
 	out, errs := dir+"/out", dir+"/err"
@@ -89,7 +89,7 @@ func startBare(t *testing.T, r *containerd.Runtime, image pods.Image, i int) tim
 		}
 	}
 	began := time.Now()
-	err := r.Start(t.Context(), pods.Container{ID: id, Group: id, Image: image, Args: []string{"/bin/tool", "serve", ":8080", "x"}, Env: []string{"PATH=/bin"}, WorkingDir: "/", CgroupParent: "/berth-bare", Stdout: out, Stderr: errs})
+	err := r.Start(t.Context(), pods.Container{ID: id, Group: id, Image: image, Args: []string{"/bin/tool", "serve", ":8080", "x"}, Env: []string{"PATH=/bin"}, WorkingDir: "/", CgroupParent: "/" + parent, Stdout: out, Stderr: errs})
 	took := time.Since(began)
 	if err != nil {
 		t.Fatal(err)

@@ -110,8 +110,8 @@ func fetch(url string) (string, error) {
 // TestPodReachesItselfThroughItsService holds with bridge netfilter turned on
 // and off: it decides whether the kernel sees switched packets.
 func TestPodReachesItselfThroughItsService(t *testing.T) {
-	for _, filter := range []string{"1", "0"} {
-		t.Run("bridge-nf-call-iptables="+filter, func(t *testing.T) {
+	for name, filter := range map[string]string{"bridge netfilter on": "1", "bridge netfilter off": "0"} {
+		t.Run(name, func(t *testing.T) {
 			const setting = "/proc/sys/net/bridge/bridge-nf-call-iptables"
 			if err := os.WriteFile(setting, []byte(filter), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
 				t.Fatal(err)

@@ -43,11 +43,11 @@ func run(args []string) error {
 		spec.Env = append(spec.Env, strings.Split(*env, ",")...)
 	}
 	for _, arg := range flags.Args() {
-		from, to, ok := strings.Cut(arg, "=")
-		if !ok || !strings.HasPrefix(to, "/") {
+		i := strings.LastIndex(arg, "=/") // a file's own name may hold an equals sign
+		if i < 1 {
 			return fmt.Errorf("%q is not FILE=/path/in/image", arg)
 		}
-		spec.Files = append(spec.Files, file{From: from, To: to})
+		spec.Files = append(spec.Files, file{From: arg[:i], To: arg[i+1:]})
 	}
 	return write(spec, *out)
 }

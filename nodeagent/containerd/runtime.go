@@ -280,7 +280,7 @@ func (r *Runtime) Exec(ctx context.Context, id string, command []string, out io.
 	execID := fmt.Sprintf("exec-%d", time.Now().UnixNano())
 	cleanup, cancel := detached()
 	defer cancel()
-	p, err := task.Exec(ctx, execID, &process, cio.NewCreator(cio.WithStreams(nil, out, out), cio.WithFIFODir(filepath.Join(os.TempDir(), "berth-exec"))))
+	p, err := task.Exec(ctx, execID, &process, cio.NewCreator(cio.WithStreams(nil, out, out), cio.WithFIFODir(filepath.Join(filepath.Dir(r.opts.RuncRoot), "exec"))))
 	if err != nil {
 		return 0, err
 	}

@@ -84,7 +84,7 @@ func TestAnswers(t *testing.T) {
 		{"10-42-0-7.shop.pod.cluster.local.", "NOERROR A 10.42.0.7", mdns.TypeA},
 		{"10.0.43.10.in-addr.arpa.", "NOERROR PTR web.shop.svc.cluster.local.", mdns.TypePTR},
 		{"11.0.43.10.in-addr.arpa.", "SERVFAIL", mdns.TypePTR}, // nobody's: asked for elsewhere
-		{"example.org.", "SERVFAIL", mdns.TypeA}, // the upstream of this test is away
+		{"example.org.", "SERVFAIL", mdns.TypeA},               // the upstream of this test is away
 	} {
 		reply, err := mdns.Exchange(question(test.name, test.kind), at)
 		if err != nil {
