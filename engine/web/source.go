@@ -18,16 +18,17 @@ type sourcePage struct {
 	Running     *commit
 	RunningWord string
 	// Rejected: the newest commit was not applied.
-	Rejected    bool
-	Conditions  []condition
-	Timeline    []stage
-	Errors      []diagnostic
-	Warnings    []diagnostic
-	Groups      []group
-	Events      []said
-	BuiltIn     bool
-	Base        string
-	EventsTotal int
+	Rejected   bool
+	Conditions []condition
+	Timeline   []stage
+	Errors     []diagnostic
+	Warnings   []diagnostic
+	Groups     []group
+	// Events are the newest ones, Earlier those before them.
+	Events, Earlier []said
+	// Left is how many events are not shown.
+	Left int
+	Base string
 }
 
 // stage is a step of the last change.
@@ -40,8 +41,10 @@ type stage struct {
 	Message string
 	// From and Width are the step's part of the whole, in thousandths.
 	From, Width int64
-	// Next is the stage that is being waited for.
+	// Next is the stage that is being waited for, or that was not passed.
 	Next bool
+	// Word says where a stage that is not reached stands, and Tone how.
+	Word, Tone string
 }
 
 // diagnostic is an error or a warning in pieces.
@@ -49,8 +52,12 @@ type diagnostic struct {
 	Place, Object, Field, Message string
 }
 
-// shownEvents bounds the list of events.
-const shownEvents = 50
+// shownEvents bounds the list of events; unfoldedEvents of them are shown
+// without being asked for.
+const (
+	shownEvents    = 50
+	unfoldedEvents = 12
+)
 
 // sourceOf is the page of a Source: s and what belongs to it.
 func sourceOf(name string, s *v1alpha1.Source, o owned, events []said, base string) sourcePage {
@@ -59,7 +66,7 @@ func sourceOf(name string, s *v1alpha1.Source, o owned, events []said, base stri
 	}
 	p := sourcePage{
 		card: cardOf(s, base), Found: true, Conditions: conditions(s), Timeline: timeline(s), Groups: groups(o),
-		BuiltIn: s.Spec.URL == "", Base: base,
+		Base: base,
 	}
 	if a, newest := s.Status.Applied, s.Status.Observed; a != nil && newest != nil && a.ID != newest.ID {
 		running := commitOf(a)
@@ -75,9 +82,14 @@ func sourceOf(name string, s *v1alpha1.Source, o owned, events []said, base stri
 			p.Errors = append(p.Errors, diagnosticOf(d))
 		}
 	}
-	p.Events = newest(events, o.uids(s.UID))
-	p.EventsTotal = len(p.Events)
-	p.Events = p.Events[:min(len(p.Events), shownEvents)]
+	if len(p.Errors) > 0 && p.State.Word == "Failed" {
+		p.State.Reason = "The newest commit has " + count(len(p.Errors), "error") + " and was not applied."
+	}
+	about := newest(events, o.uids(s.UID))
+	shown := about[:min(len(about), shownEvents)]
+	p.Left = len(about) - len(shown)
+	p.Events = shown[:min(len(shown), unfoldedEvents)]
+	p.Earlier = shown[len(p.Events):]
 	return p
 }
 
@@ -112,7 +124,7 @@ func timeline(s *v1alpha1.Source) []stage {
 	for _, name := range names {
 		i := slices.IndexFunc(reached, func(st v1alpha1.Stage) bool { return st.Name == name })
 		if i < 0 {
-			out = append(out, stage{Name: name})
+			out = append(out, stage{Name: name, Word: "waiting"})
 			continue
 		}
 		offset := max(0, reached[i].Time.Sub(reached[0].Time.Time))
@@ -125,7 +137,24 @@ func timeline(s *v1alpha1.Source) []stage {
 	if s.Status.Observed != nil && !s.Spec.Suspend {
 		if i := slices.IndexFunc(out, func(st stage) bool { return !st.Reached }); i >= 0 {
 			out[i].Next = true
+			out[i].Word, out[i].Tone = standing(stateOf(s))
+			for j := i + 1; j < len(out) && out[i].Tone == toneBad; j++ {
+				out[j].Word = "not reached"
+			}
 		}
 	}
 	return out
+}
+
+// standing is what a Source's state means for the stage that it has not passed.
+func standing(s state) (word, tone string) {
+	switch s.Word {
+	case "Failed":
+		return "failed", toneBad
+	case "Held":
+		return "held", tonePaused
+	case "Degraded":
+		return "in trouble", toneBad
+	}
+	return "waiting", toneBusy
 }

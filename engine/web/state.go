@@ -75,7 +75,8 @@ type condition struct {
 	Since    when
 }
 
-// conditions are the steps of a Source in the order in which a commit takes them.
+// conditions are the steps of a Source in the order in which a commit takes
+// them. The later ones may be about an earlier commit, and then say so.
 func conditions(s *v1alpha1.Source) []condition {
 	var out []condition
 	for _, kind := range []string{v1alpha1.ConditionFetched, v1alpha1.ConditionCompiled, v1alpha1.ConditionApplied, v1alpha1.ConditionHealthy} {
@@ -83,7 +84,13 @@ func conditions(s *v1alpha1.Source) []condition {
 		if c == nil {
 			continue
 		}
-		out = append(out, condition{Type: kind, State: conditionState(c), Sentence: sentence(c), Since: at(c.LastTransitionTime.Time)})
+		st := conditionState(c)
+		applied, observed := s.Status.Applied, s.Status.Observed
+		if former := kind == v1alpha1.ConditionApplied || kind == v1alpha1.ConditionHealthy; former && st.Tone == toneGood &&
+			applied != nil && observed != nil && applied.ID != observed.ID {
+			st.Word += ", of " + short(applied.ID)
+		}
+		out = append(out, condition{Type: kind, State: st, Sentence: sentence(c), Since: at(c.LastTransitionTime.Time)})
 	}
 	return out
 }
@@ -116,7 +123,7 @@ func sentence(c *metav1.Condition) string {
 	case v1alpha1.ConditionCompiled:
 		return "Every file compiles."
 	case v1alpha1.ConditionApplied:
-		return "The cluster's desired state is this commit."
+		return "The commit is the cluster's desired state."
 	}
 	return "Everything that the commit asks for runs."
 }

@@ -203,14 +203,20 @@ func deploymentItem(d *appsv1.Deployment, o owned) item {
 		if rs.Annotations[revisionAnnotation] == d.Annotations[revisionAnnotation] {
 			current = controlledBy(o.Pods, rs.UID)
 		} else if replicas(rs.Spec.Replicas) == 0 && rs.Status.Replicas == 0 {
-			idle = append(idle, replicaSetItem(rs, o))
+			idle = append(idle, within(replicaSetItem(rs, o)))
 			continue
 		}
-		i.Children = append(i.Children, replicaSetItem(rs, o))
+		i.Children = append(i.Children, within(replicaSetItem(rs, o)))
 	}
 	i.fold("idle", count(len(idle), "earlier revision")+", idle", idle)
 	i.fact("replicas", fmt.Sprintf("%d of %d ready", d.Status.ReadyReplicas, replicas(d.Spec.Replicas)))
 	return i.with(health.Deployment(d, current))
+}
+
+// within is an item below another one, which has told the namespace.
+func within(i item) item {
+	i.Namespace = ""
+	return i
 }
 
 func revisionOf(rs *appsv1.ReplicaSet) int {
@@ -232,7 +238,7 @@ func replicaSetItem(rs *appsv1.ReplicaSet, o owned) item {
 	i.fact("pods", fmt.Sprintf("%d of %d ready", rs.Status.ReadyReplicas, replicas(rs.Spec.Replicas)))
 	var well []item
 	for _, p := range pods {
-		if pod := podItem(p); len(pods) > unfolded && pod.State.Tone == toneGood {
+		if pod := within(podItem(p)); len(pods) > unfolded && pod.State.Tone == toneGood {
 			well = append(well, pod)
 		} else {
 			i.Children = append(i.Children, pod)

@@ -2,9 +2,10 @@ package web
 
 import (
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
-	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/duration"
 
 	"berth.dev/berth/api/v1alpha1"
@@ -49,7 +50,7 @@ func count(n int, noun string) string {
 
 // cores are thousandths of a core in cores.
 func cores(milli int64) string {
-	return resource.NewMilliQuantity(milli, resource.DecimalSI).AsDec().String()
+	return strconv.FormatFloat(float64(milli)/1000, 'f', -1, 64)
 }
 
 // gib are bytes in the unit that fits.
@@ -58,7 +59,7 @@ func gib(bytes int64) string {
 	if bytes < 1024*mib {
 		return fmt.Sprintf("%d MiB", bytes/mib)
 	}
-	return fmt.Sprintf("%.1f GiB", float64(bytes)/(1024*mib))
+	return strings.TrimSuffix(fmt.Sprintf("%.1f", float64(bytes)/(1024*mib)), ".0") + " GiB"
 }
 
 func refWords(r v1alpha1.Ref) string {
