@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# make bench: the figures that docs/performance.md quotes. Run it on a machine
+# that does nothing else.
+. "$(dirname "$0")/lib.sh"
+need_root
+cd "$root"
+one() { "$go" test -run '^$' -timeout 20m "$@" | grep -vE '^(goos|goarch|pkg|cpu|PASS|ok)'; }
+
+say "# The way of a push: real git, real containers, one machine"
+one -bench . -benchtime 1x ./test/e2e | sed 's/\t/\n\t/g' | grep -vE '^\s*$|ns/op'
+say "# Compiling 1,000 objects, and after a change of one file"
+one -bench . -benchtime 5x ./cue
+say "# The store: writes with 32 writers, synced to disk"
+one -bench . -benchtime 2s ./engine/store
