@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	kyaml "sigs.k8s.io/yaml"
 
@@ -33,15 +35,33 @@ func (q *request) read(into any) error {
 	if len(body) == 0 {
 		return nil
 	}
-	if q.Header.Get("Content-Type") == "application/yaml" {
+	switch q.Header.Get("Content-Type") {
+	case "application/yaml":
 		err = kyaml.Unmarshal(body, into)
-	} else {
+	case runtime.ContentTypeProtobuf:
+		err = unmarshalProtobuf(body, into)
+	default:
 		err = json.Unmarshal(body, into)
 	}
 	if err != nil {
 		return apierrors.NewBadRequest("decode the body: " + err.Error())
 	}
 	return nil
+}
+
+// unmarshalProtobuf decodes Kubernetes' protobuf form: four bytes that mark it,
+// and an envelope that holds the object (k8s.io/apimachinery, serializer/protobuf).
+func unmarshalProtobuf(body []byte, into any) error {
+	envelope, marked := bytes.CutPrefix(body, []byte("k8s\x00"))
+	message, ok := into.(interface{ Unmarshal([]byte) error })
+	if !marked || !ok {
+		return errors.New("the body is not protobuf, or the kind has no such form")
+	}
+	var unknown runtime.Unknown
+	if err := unknown.Unmarshal(envelope); err != nil {
+		return err
+	}
+	return message.Unmarshal(unknown.Raw)
 }
 
 // object reads the object of a request and checks that it is the one of the path.
