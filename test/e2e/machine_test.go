@@ -38,6 +38,17 @@ type machine struct {
 // boot starts berth up on a new data directory and loads the example's image.
 func boot(t testing.TB) *machine {
 	t.Helper()
+	// Short, for the paths of Unix sockets.
+	dir, err := os.MkdirTemp("/tmp", "berth")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return bootIn(t, dir)
+}
+
+func bootIn(t testing.TB, dir string) *machine {
+	t.Helper()
 	bin, err := filepath.Abs("../../bin")
 	if err != nil {
 		t.Fatal(err)
@@ -46,11 +57,6 @@ func boot(t testing.TB) *machine {
 		if _, err := os.Stat(filepath.Join(bin, name)); err != nil {
 			t.Fatalf("%v: run make test-deps build first", err)
 		}
-	}
-	// Short, for the paths of Unix sockets.
-	dir, err := os.MkdirTemp("/tmp", "berth")
-	if err != nil {
-		t.Fatal(err)
 	}
 	m := &machine{t: t, dir: dir, binDir: bin}
 	if m.log, err = os.Create(filepath.Join(dir, "berth.log")); err != nil {
@@ -66,7 +72,7 @@ func boot(t testing.TB) *machine {
 		if err != nil {
 			t.Errorf("berth down: %v\n%s", err, out)
 		}
-		os.RemoveAll(dir)
+		m.log.Close()
 	})
 	m.up()
 	m.berth("image", "load", filepath.Join(bin, "shop.tar"))
