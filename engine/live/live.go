@@ -133,7 +133,11 @@ func (v *View[T]) Gone(obj client.Object) {
 	key := client.Key(obj)
 	var none T
 	v.mu.Lock()
-	old := v.byKey[key]
+	old, existed := v.byKey[key]
+	if !existed {
+		v.mu.Unlock()
+		return
+	}
 	v.unindex(key, old)
 	delete(v.byKey, key)
 	handlers := v.handlers

@@ -28,10 +28,26 @@ func nodePortKey(port int32, proto corev1.Protocol) string {
 	return fmt.Sprintf("/berth/nodeport/%s/%d", proto, port)
 }
 
+func prepareService(o client.Object) {
+	s := o.(*corev1.Service)
+	s.Status = corev1.ServiceStatus{}
+	sameClusterIPs(s)
+}
+
+// sameClusterIPs lets a client name its address, or None, once.
+func sameClusterIPs(s *corev1.Service) {
+	if s.Spec.ClusterIP != "" && len(s.Spec.ClusterIPs) == 0 {
+		s.Spec.ClusterIPs = []string{s.Spec.ClusterIP}
+	} else if s.Spec.ClusterIP == "" && len(s.Spec.ClusterIPs) > 0 {
+		s.Spec.ClusterIP = s.Spec.ClusterIPs[0]
+	}
+}
+
 // keepClusterIP carries over the addresses and ports that a new version of the
 // Service does not name.
 func keepClusterIP(obj, old client.Object) {
 	s, o := obj.(*corev1.Service), old.(*corev1.Service)
+	sameClusterIPs(s)
 	if s.Spec.Type == corev1.ServiceTypeExternalName || o.Spec.Type == corev1.ServiceTypeExternalName {
 		return
 	}
@@ -102,13 +118,24 @@ func (t *Tx) reserveForService(ctx context.Context, s, old *corev1.Service) ([]s
 		} else if by != "" {
 			return nil, t.r.portTaken(s, key, by)
 		}
+		expect := store.Absent
+		if t.released[key] {
+			expect = store.Any // the change that gives it up is in this transaction
+		}
 		t.reserved[key] = string(owner)
-		ops = append(ops, store.Op{Key: key, Value: owner, Expect: store.Absent})
+		ops = append(ops, store.Op{Key: key, Value: owner, Expect: expect})
 	}
-	for key := range before {
+	return append(ops, t.release(before)...), nil
+}
+
+// release gives keys up, so that later changes of the transaction can have them.
+func (t *Tx) release(keys map[string]bool) []store.Op {
+	var ops []store.Op
+	for key := range keys {
+		t.released[key] = true
 		ops = append(ops, store.Op{Key: key, Expect: store.Any})
 	}
-	return ops, nil
+	return ops
 }
 
 // holder is the Service that has a key, in the store or earlier in this
@@ -116,6 +143,9 @@ func (t *Tx) reserveForService(ctx context.Context, s, old *corev1.Service) ([]s
 func (t *Tx) holder(ctx context.Context, key string) (string, error) {
 	if by := t.reserved[key]; by != "" {
 		return by, nil
+	}
+	if t.released[key] {
+		return "", nil
 	}
 	kv, taken, err := t.r.store.Get(ctx, key)
 	if err != nil {
@@ -139,13 +169,7 @@ func (r *Resources) portTaken(s *corev1.Service, key, owner string) error {
 		fmt.Sprintf("is taken by Service %s; leave it out to be given a free one", owner))})
 }
 
-func releaseService(s *corev1.Service) []store.Op {
-	var ops []store.Op
-	for key := range held(s) {
-		ops = append(ops, store.Op{Key: key, Expect: store.Any})
-	}
-	return ops
-}
+func (t *Tx) releaseService(s *corev1.Service) []store.Op { return t.release(held(s)) }
 
 func (t *Tx) assignClusterIP(ctx context.Context, s *corev1.Service) error {
 	if s.Spec.Type == corev1.ServiceTypeExternalName {
@@ -212,6 +236,11 @@ func (t *Tx) assignNodePorts(ctx context.Context, s *corev1.Service) error {
 	chosen := map[string]bool{}
 	for i := range s.Spec.Ports {
 		p := &s.Spec.Ports[i]
+		if p.NodePort != 0 && (p.NodePort < nodePortFirst || p.NodePort > nodePortLast) {
+			row := t.r.byKind[corev1.SchemeGroupVersion.WithKind("Service")]
+			return invalid(row, s, field.ErrorList{field.Invalid(field.NewPath("spec", "ports").Index(i).Child("nodePort"), p.NodePort,
+				fmt.Sprintf("must be from %d to %d; leave it out to be given a free one", nodePortFirst, nodePortLast))})
+		}
 		h := fnv.New32a()
 		h.Write([]byte(s.Namespace + "/" + s.Name + "/" + strconv.Itoa(int(p.Port))))
 		start := int32(h.Sum32() % count)

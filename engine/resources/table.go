@@ -77,7 +77,7 @@ func Table() []*Resource {
 			GroupVersionKind: kind("", "v1", "Service"), Plural: "services", Singular: "service", ShortNames: []string{"svc"}, Categories: []string{"all"},
 			Namespaced: true, Status: true,
 			newObject: newOf[corev1.Service], newList: listOf[corev1.ServiceList],
-			prepareCreate: func(o client.Object) { o.(*corev1.Service).Status = corev1.ServiceStatus{} },
+			prepareCreate: prepareService,
 			prepareUpdate: keepClusterIP,
 			copyStatus: func(dst, src client.Object) {
 				dst.(*corev1.Service).Status = *src.(*corev1.Service).Status.DeepCopy()

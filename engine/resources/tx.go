@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
@@ -29,6 +30,8 @@ type Tx struct {
 	// reserved are the addresses and ports taken by earlier changes, with the
 	// Service that has them.
 	reserved map[string]string
+	// released are those that earlier changes give up.
+	released map[string]bool
 }
 
 // change is one object's part of a transaction.
@@ -46,7 +49,7 @@ type change struct {
 
 // Begin starts a transaction.
 func (r *Resources) Begin() *Tx {
-	return &Tx{r: r, byKey: map[string]*change{}, reserved: map[string]string{}}
+	return &Tx{r: r, byKey: map[string]*change{}, reserved: map[string]string{}, released: map[string]bool{}}
 }
 
 // Create adds a new object and fills obj with what will be stored.
@@ -217,7 +220,7 @@ func (t *Tx) Delete(ctx context.Context, obj client.Object, opts client.DeleteOp
 // remove adds the deletion of an object.
 func (t *Tx) remove(c *change, obj client.Object, kv store.KV) error {
 	if s, ok := obj.(*corev1.Service); ok {
-		c.extra = releaseService(s)
+		c.extra = t.releaseService(s)
 	}
 	c.main = &store.Op{Key: kv.Key, Expect: kv.Revision}
 	return t.add(c)
@@ -239,6 +242,8 @@ func (t *Tx) add(c *change) error {
 func (t *Tx) Commit(ctx context.Context) error {
 	var ops []store.Op
 	for _, c := range t.changes {
+		// What one change gives up and another one takes is written once.
+		c.extra = slices.DeleteFunc(c.extra, func(op store.Op) bool { return op.Value == nil && t.reserved[op.Key] != "" })
 		if c.main != nil {
 			ops = append(ops, *c.main)
 		}
@@ -358,18 +363,24 @@ func (t *Tx) checkNamespace(ctx context.Context, row *Resource, obj client.Objec
 		return apierrors.NewBadRequest(fmt.Sprintf("%s %s has no namespace", row.Kind, obj.GetName()))
 	}
 	namespaces := t.r.byKind[corev1.SchemeGroupVersion.WithKind("Namespace")]
-	if t.byKey[namespaces.key("", name)] != nil {
+	if c := t.byKey[namespaces.key("", name)]; c != nil && c.result.GetDeletionTimestamp() == nil && (c.main == nil || c.main.Value != nil) {
 		return nil
+	} else if c != nil {
+		return terminating(row, obj, name)
 	}
 	ns, _, err := t.r.load(ctx, namespaces, "", name)
 	if err != nil {
 		return err
 	}
 	if ns.GetDeletionTimestamp() != nil {
-		return apierrors.NewForbidden(row.GroupResource(), obj.GetName(),
-			fmt.Errorf("namespace %s is being deleted, nothing can be created in it", name))
+		return terminating(row, obj, name)
 	}
 	return nil
+}
+
+func terminating(row *Resource, obj client.Object, namespace string) error {
+	return apierrors.NewForbidden(row.GroupResource(), obj.GetName(),
+		fmt.Errorf("namespace %s is being deleted, nothing can be created in it", namespace))
 }
 
 // Managed reports the Source that owns an object.

@@ -104,6 +104,7 @@ func (w *watcher) Stop() { w.cancel() }
 func (w *watcher) ResultChan() <-chan watch.Event { return w.out }
 
 func (w *watcher) run(ctx context.Context, initial ListResult) {
+	defer w.cancel()
 	defer close(w.out)
 	for _, obj := range initial.Objects {
 		if !w.send(ctx, watch.Event{Type: watch.Added, Object: obj}) {
@@ -155,14 +156,22 @@ func (w *watcher) report(ctx context.Context, e store.Event) bool {
 	}
 	now := obj != nil && w.match(obj)
 	before := old != nil && w.match(old)
+	replaced := obj != nil && old != nil && obj.GetUID() != old.GetUID()
 	switch {
+	case now && before && replaced:
+		// One write, two events. The first has the version before the write:
+		// who resumes between the two sees both again, rather than neither.
+		gone := old.DeepCopyObject().(client.Object)
+		gone.SetResourceVersion(strconv.FormatInt(e.Revision-1, 10))
+		return w.send(ctx, watch.Event{Type: watch.Deleted, Object: gone}) &&
+			w.send(ctx, watch.Event{Type: watch.Added, Object: obj})
 	case now && before:
 		return w.send(ctx, watch.Event{Type: watch.Modified, Object: obj})
 	case now:
 		return w.send(ctx, watch.Event{Type: watch.Added, Object: obj})
 	case before:
 		last := old
-		if obj != nil {
+		if obj != nil && !replaced {
 			last = obj
 		}
 		gone := last.DeepCopyObject().(client.Object)

@@ -55,7 +55,8 @@ func (r *Resources) once(ctx context.Context, obj client.Object, retry bool, cha
 		if err == nil || !retry || !apierrors.IsConflict(err) || attempt == attempts {
 			return err
 		}
-		assign(obj, original)
+		// A copy, for the next attempt may write into its slices and maps.
+		assign(obj, original.DeepCopyObject())
 	}
 }
 

@@ -285,7 +285,7 @@ func (b *Bolt) snapshot(at int64) (*tree, map[string]KV, int64, error) {
 		return b.current, nil, last, nil
 	}
 	if at > last {
-		return nil, nil, 0, fmt.Errorf("read at revision %d: the newest is %d", at, last)
+		return nil, nil, 0, fmt.Errorf("read at revision %d, but the newest is %d: %w", at, last, ErrExpired)
 	}
 	past, err := b.log.undo(at)
 	return b.current, past, at, err

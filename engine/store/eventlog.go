@@ -102,6 +102,9 @@ func (l *eventLog) watch(prefix string, after int64) (*boltWatcher, error) {
 	if after < l.oldest() {
 		return nil, fmt.Errorf("watch from revision %d: %w", after, ErrExpired)
 	}
+	if after > l.latest {
+		return nil, fmt.Errorf("watch from revision %d, but the newest is %d: %w", after, l.latest, ErrExpired)
+	}
 	return &boltWatcher{log: l, prefix: prefix, after: after}, nil
 }
 

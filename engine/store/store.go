@@ -95,7 +95,8 @@ type Watcher interface {
 	Next(ctx context.Context) (events []Event, progress int64, err error)
 }
 
-// ErrExpired says that a revision is older than the window of changes kept.
+// ErrExpired says that a revision is older than the window of changes kept, or
+// of a future that a store brought back from a backup has not seen.
 var ErrExpired = errors.New("revision has expired: list again")
 
 // ErrClosed says that the store is shutting down.
