@@ -40,7 +40,7 @@ func Follow(ctx context.Context, c Client, list ObjectList, opts ListOptions, f 
 	delay := relistDelay
 	for ctx.Err() == nil {
 		version, err := relist(ctx, c, list, opts, f, known)
-		if apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) || runtime.IsNotRegisteredError(err) {
+		if !synced && (apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) || runtime.IsNotRegisteredError(err)) {
 			return fmt.Errorf("follow %T: %w", list, err)
 		}
 		if err != nil {
@@ -52,9 +52,11 @@ func Follow(ctx context.Context, c Client, list ObjectList, opts ListOptions, f 
 			synced = true
 			f.Synced()
 		}
-		delay = relistDelay
-		followWatch(ctx, c, list, opts, version, f, known)
-		pause(ctx, relistDelay)
+		if followWatch(ctx, c, list, opts, version, f, known) {
+			delay = relistDelay
+		}
+		pause(ctx, delay)
+		delay = min(delay*2, relistDelayMax)
 	}
 	return nil
 }
@@ -93,21 +95,24 @@ func relist(ctx context.Context, c Client, list ObjectList, opts ListOptions, f 
 	return into.GetResourceVersion(), nil
 }
 
-// followWatch hands on events until the watch ends, resuming where it can.
-func followWatch(ctx context.Context, c Client, list ObjectList, opts ListOptions, version string, f Follower, known map[types.NamespacedName]Object) {
+// followWatch hands on events until the watch ends, resuming where it can. It
+// reports whether there were any, which ends a growing delay.
+func followWatch(ctx context.Context, c Client, list ObjectList, opts ListOptions, version string, f Follower, known map[types.NamespacedName]Object) (moved bool) {
 	for ctx.Err() == nil {
 		opts.ResourceVersion = version
 		w, err := c.Watch(ctx, list, opts)
 		if err != nil {
-			return
+			return moved
 		}
 		last, ok := drain(w, f, known)
 		w.Stop()
+		moved = moved || last != ""
 		if !ok || last == "" {
-			return
+			return moved
 		}
 		version = last
 	}
+	return moved
 }
 
 // drain reports events until the channel closes. It returns the last version
@@ -115,7 +120,7 @@ func followWatch(ctx context.Context, c Client, list ObjectList, opts ListOption
 func drain(w watch.Interface, f Follower, known map[types.NamespacedName]Object) (last string, ok bool) {
 	for event := range w.ResultChan() {
 		if event.Type == watch.Error {
-			return "", false
+			return last, false
 		}
 		obj, isObject := event.Object.(Object)
 		if !isObject {
@@ -133,8 +138,10 @@ func drain(w watch.Interface, f Follower, known map[types.NamespacedName]Object)
 			known[Key(obj)] = obj
 			f.Set(obj)
 		case watch.Deleted:
-			delete(known, Key(obj))
-			f.Gone(obj)
+			if known[Key(obj)] != nil {
+				delete(known, Key(obj))
+				f.Gone(obj)
+			}
 		}
 	}
 	return last, true
