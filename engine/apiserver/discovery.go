@@ -71,10 +71,10 @@ func verbs(row *resources.Resource) []string {
 	if row.ReadOnly {
 		return []string{"get", "list", "watch"}
 	}
-	return []string{"create", "delete", "get", "list", "update", "watch"}
+	return []string{"create", "delete", "get", "list", "patch", "update", "watch"}
 }
 
-func statusVerbs() []string { return []string{"get", "update"} }
+func statusVerbs() []string { return []string{"get", "patch", "update"} }
 
 func (s *Server) resourceList(gv schema.GroupVersion) *metav1.APIResourceList {
 	list := &metav1.APIResourceList{TypeMeta: metav1.TypeMeta{Kind: "APIResourceList", APIVersion: "v1"}, GroupVersion: gv.String()}
@@ -89,6 +89,11 @@ func (s *Server) resourceList(gv schema.GroupVersion) *metav1.APIResourceList {
 		if row.Status {
 			list.APIResources = append(list.APIResources, metav1.APIResource{
 				Name: row.Plural + "/status", Namespaced: row.Namespaced, Kind: row.Kind, Verbs: statusVerbs(),
+			})
+		}
+		if row.Scale {
+			list.APIResources = append(list.APIResources, metav1.APIResource{
+				Name: row.Plural + "/scale", Namespaced: row.Namespaced, Group: "autoscaling", Version: "v1", Kind: "Scale", Verbs: statusVerbs(),
 			})
 		}
 		if row.Kind == "Pod" {
@@ -139,6 +144,10 @@ func discoveryOf(row *resources.Resource) apidiscovery.APIResourceDiscovery {
 	}
 	if row.Status {
 		d.Subresources = append(d.Subresources, apidiscovery.APISubresourceDiscovery{Subresource: "status", ResponseKind: kind, Verbs: statusVerbs()})
+	}
+	if row.Scale {
+		scale := &metav1.GroupVersionKind{Group: "autoscaling", Version: "v1", Kind: "Scale"}
+		d.Subresources = append(d.Subresources, apidiscovery.APISubresourceDiscovery{Subresource: "scale", ResponseKind: scale, Verbs: statusVerbs()})
 	}
 	if row.Kind == "Pod" {
 		d.Subresources = append(d.Subresources, apidiscovery.APISubresourceDiscovery{Subresource: "log", ResponseKind: kind, Verbs: []string{"get"}})

@@ -51,6 +51,9 @@ func (s *Server) answer(w http.ResponseWriter, q *request, code int, obj runtime
 	if err != nil {
 		return err
 	}
+	for _, text := range q.warnings {
+		w.Header().Add("Warning", `299 - `+strconv.Quote(text))
+	}
 	writeJSON(w, code, out)
 	return nil
 }

@@ -7,10 +7,13 @@ package apiserver
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
+	"runtime"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -39,17 +42,19 @@ type Options struct {
 // Server is the handler of /api, /apis, /version and the health checks.
 type Server struct {
 	Options
-	mux *http.ServeMux
+	mux      *http.ServeMux
+	managers *managers
 }
 
 // New makes the handler.
 func New(o Options) *Server {
-	s := &Server{Options: o, mux: http.NewServeMux()}
+	s := &Server{Options: o, mux: http.NewServeMux(), managers: newManagers(o.Upstream.Scheme())}
 	for _, path := range []string{"/healthz", "/livez", "/readyz"} {
 		s.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") })
 	}
 	s.mux.HandleFunc("GET /version", s.version)
 	s.discovery()
+	s.openAPI()
 	for _, row := range s.Resources.All() {
 		s.routes(row)
 	}
@@ -94,10 +99,17 @@ func (s *Server) routes(row *resources.Resource) {
 	s.mux.HandleFunc("GET "+one, s.handle(row, s.get))
 	s.mux.HandleFunc("POST "+collection, s.handle(row, s.create))
 	s.mux.HandleFunc("PUT "+one, s.handle(row, s.update))
+	s.mux.HandleFunc("PATCH "+one, s.handle(row, s.patch))
 	s.mux.HandleFunc("DELETE "+one, s.handle(row, s.delete))
+	if row.Scale {
+		s.mux.HandleFunc("GET "+one+"/scale", s.handle(row, s.getScale))
+		s.mux.HandleFunc("PUT "+one+"/scale", s.handle(row, s.putScale))
+		s.mux.HandleFunc("PATCH "+one+"/scale", s.handle(row, s.putScale))
+	}
 	if row.Status {
 		s.mux.HandleFunc("GET "+one+"/status", s.handle(row, s.get))
 		s.mux.HandleFunc("PUT "+one+"/status", s.handle(row, s.updateStatus))
+		s.mux.HandleFunc("PATCH "+one+"/status", s.handle(row, s.patch))
 	}
 }
 
@@ -108,7 +120,11 @@ type request struct {
 	user      access.User
 	namespace string
 	name      string
-	accept    accept
+	// subresource such as status; empty for the object itself.
+	subresource string
+	accept      accept
+	// warnings are sent to the client with the answer.
+	warnings []string
 }
 
 // handle turns a function with an error into a handler.
@@ -118,6 +134,11 @@ func (s *Server) handle(row *resources.Resource, f func(http.ResponseWriter, *re
 		q := &request{Request: r, row: row, user: user, namespace: r.PathValue("namespace"), name: r.PathValue("name"), accept: parseAccept(r.Header.Get("Accept"))}
 		if row.Kind == "Namespace" {
 			q.namespace, q.name = "", q.namespace
+		}
+		for _, name := range []string{"status", "scale"} {
+			if strings.HasSuffix(r.Pattern, "}/"+name) {
+				q.subresource = name
+			}
 		}
 		err := s.authorize(q)
 		if err == nil {
@@ -144,7 +165,7 @@ func (s *Server) authorize(q *request) error {
 
 func (s *Server) version(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]string{
-		"major": "1", "minor": upstream.Minor, "gitVersion": upstream.Version + "+berth-" + s.Version, "platform": "linux/amd64",
+		"major": "1", "minor": upstream.Minor, "gitVersion": upstream.Version + "+berth-" + s.Version, "platform": runtime.GOOS + "/" + runtime.GOARCH, "goVersion": runtime.Version(),
 	})
 }
 
@@ -158,8 +179,9 @@ func (s *Server) unknown(w http.ResponseWriter, r *http.Request) {
 // fail writes an error as Kubernetes does.
 func (s *Server) fail(w http.ResponseWriter, err error) {
 	status := metav1.Status{Status: metav1.StatusFailure, Code: http.StatusInternalServerError, Reason: metav1.StatusReasonInternalError, Message: err.Error()}
-	if e, ok := err.(apierrors.APIStatus); ok {
-		status = e.Status()
+	var known apierrors.APIStatus
+	if errors.As(err, &known) {
+		status = known.Status()
 	}
 	if status.Code >= http.StatusInternalServerError {
 		s.Log.Warn("request failed", "err", err)

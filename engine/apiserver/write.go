@@ -2,16 +2,17 @@ package apiserver
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	kjson "sigs.k8s.io/json"
 	kyaml "sigs.k8s.io/yaml"
 
 	"berth.dev/berth/api/client"
@@ -35,16 +36,40 @@ func (q *request) read(into any) error {
 	if len(body) == 0 {
 		return nil
 	}
-	switch q.Header.Get("Content-Type") {
-	case "application/yaml":
-		err = kyaml.Unmarshal(body, into)
-	case runtime.ContentTypeProtobuf:
-		err = unmarshalProtobuf(body, into)
-	default:
-		err = json.Unmarshal(body, into)
+	if q.Header.Get("Content-Type") == runtime.ContentTypeProtobuf {
+		if err := unmarshalProtobuf(body, into); err != nil {
+			return apierrors.NewBadRequest("decode the body: " + err.Error())
+		}
+		return nil
 	}
+	if q.Header.Get("Content-Type") == "application/yaml" {
+		if body, err = kyaml.YAMLToJSONStrict(body); err != nil {
+			return apierrors.NewBadRequest("decode the body: " + err.Error())
+		}
+	}
+	return q.decode(body, into)
+}
+
+// decode reads JSON. What the type does not have is an error or a warning, as
+// the client asks (fieldValidation; Kubernetes' default is Warn).
+func (q *request) decode(body []byte, into any) error {
+	unknown, err := kjson.UnmarshalStrict(body, into)
 	if err != nil {
 		return apierrors.NewBadRequest("decode the body: " + err.Error())
+	}
+	if len(unknown) == 0 {
+		return nil
+	}
+	words := make([]string, len(unknown))
+	for i, u := range unknown {
+		words[i] = u.Error()
+	}
+	switch q.URL.Query().Get("fieldValidation") {
+	case metav1.FieldValidationStrict:
+		return apierrors.NewBadRequest("strict decoding error: " + strings.Join(words, ", "))
+	case metav1.FieldValidationIgnore:
+	default:
+		q.warnings = append(q.warnings, words...)
 	}
 	return nil
 }
@@ -97,6 +122,11 @@ func (s *Server) writable(q *request) error {
 	if err := s.Resources.Get(q.Context(), types.NamespacedName{Namespace: q.namespace, Name: q.name}, live); err != nil {
 		return err
 	}
+	return s.unowned(q, live)
+}
+
+// unowned refuses what a Source owns.
+func (s *Server) unowned(q *request, live client.Object) error {
 	if source, ok := resources.Managed(live); ok {
 		return apierrors.NewForbidden(q.row.GroupResource(), q.name, fmt.Errorf(
 			"it is managed by Source %s: edit %s in its repository and push", source, live.GetAnnotations()[v1alpha1.AnnotationOrigin]))
@@ -115,10 +145,38 @@ func (s *Server) create(w http.ResponseWriter, q *request) error {
 	if err := unmanaged(obj, q); err != nil {
 		return err
 	}
-	if err := s.Resources.Create(q.Context(), obj); err != nil {
+	if err := s.managers.note(q, q.row.New(), obj); err != nil {
+		return err
+	}
+	obj.SetResourceVersion("")
+	if err := s.write(q, "create", obj); err != nil {
 		return err
 	}
 	return s.answer(w, q, http.StatusCreated, obj)
+}
+
+// write carries out one change, or only checks it when the request is a dry run.
+func (s *Server) write(q *request, verb string, obj client.Object) error {
+	if q.URL.Query().Has("dryRun") {
+		t := s.Resources.Begin()
+		switch verb {
+		case "create":
+			if err := s.Resources.Get(q.Context(), client.Key(obj), q.row.New()); err == nil {
+				return apierrors.NewAlreadyExists(q.row.GroupResource(), obj.GetName())
+			}
+			return t.Create(q.Context(), obj)
+		case "status":
+			return t.UpdateStatus(q.Context(), obj)
+		}
+		return t.Update(q.Context(), obj)
+	}
+	switch verb {
+	case "create":
+		return s.Resources.Create(q.Context(), obj)
+	case "status":
+		return s.Resources.UpdateStatus(q.Context(), obj)
+	}
+	return s.Resources.Update(q.Context(), obj)
 }
 
 // unmanaged refuses an object that claims to come from Git.
@@ -140,7 +198,14 @@ func (s *Server) update(w http.ResponseWriter, q *request) error {
 	if err := unmanaged(obj, q); err != nil {
 		return err
 	}
-	if err := s.Resources.Update(q.Context(), obj); err != nil {
+	live := q.row.New()
+	if err := s.Resources.Get(q.Context(), client.Key(obj), live); err != nil {
+		return err
+	}
+	if err := s.managers.note(q, live, obj); err != nil {
+		return err
+	}
+	if err := s.write(q, "update", obj); err != nil {
 		return err
 	}
 	return s.answer(w, q, http.StatusOK, obj)
@@ -151,7 +216,7 @@ func (s *Server) updateStatus(w http.ResponseWriter, q *request) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Resources.UpdateStatus(q.Context(), obj); err != nil {
+	if err := s.write(q, "status", obj); err != nil {
 		return err
 	}
 	return s.answer(w, q, http.StatusOK, obj)
@@ -180,6 +245,12 @@ func (s *Server) delete(w http.ResponseWriter, q *request) error {
 	obj := q.row.New()
 	obj.SetNamespace(q.namespace)
 	obj.SetName(q.name)
+	if len(o.DryRun) > 0 || q.URL.Query().Has("dryRun") {
+		if err := s.Resources.Begin().Delete(q.Context(), obj, opts); err != nil {
+			return err
+		}
+		return s.answer(w, q, http.StatusOK, obj)
+	}
 	if err := s.Resources.Delete(q.Context(), obj, opts); err != nil {
 		return err
 	}

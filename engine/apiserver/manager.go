@@ -1,0 +1,80 @@
+package apiserver
+
+import (
+	"cmp"
+	"net/http"
+	"strings"
+	"sync"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/managedfields"
+	applyconfigurations "k8s.io/client-go/applyconfigurations"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"berth.dev/berth/api/client"
+	"berth.dev/berth/api/v1alpha1"
+	"berth.dev/berth/engine/resources"
+)
+
+// managerLimit is the longest name of a field manager, in bytes (metav1.FieldManager).
+const managerLimit = 128
+
+// managers keep note of who set which field of an object, for server-side
+// apply. The types are parsed when somebody first writes over the API (150 ms).
+type managers struct {
+	scheme *runtime.Scheme
+	types  func() managedfields.TypeConverter
+
+	mu     sync.Mutex
+	byKind map[string]*managedfields.FieldManager
+}
+
+func newManagers(scheme *runtime.Scheme) *managers {
+	return &managers{
+		scheme: scheme,
+		types:  sync.OnceValue(func() managedfields.TypeConverter { return applyconfigurations.NewTypeConverter(scheme) }),
+		byKind: map[string]*managedfields.FieldManager{},
+	}
+}
+
+func (m *managers) of(row *resources.Resource, subresource string) (*managedfields.FieldManager, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	key := row.GroupVersionKind.String() + "/" + subresource
+	if f := m.byKind[key]; f != nil {
+		return f, nil
+	}
+	types := m.types()
+	if row.Group == v1alpha1.GroupVersion.Group {
+		types = managedfields.NewDeducedTypeConverter()
+	}
+	f, err := managedfields.NewDefaultFieldManager(types, m.scheme, m.scheme, m.scheme, row.GroupVersionKind, row.GroupVersion(), subresource, nil)
+	if err != nil {
+		return nil, apierrors.NewInternalError(err)
+	}
+	m.byKind[key] = f
+	return f, nil
+}
+
+// note records what the manager of a request changes from live to obj. live is
+// an empty object when there was none.
+func (m *managers) note(q *request, live, obj client.Object) error {
+	f, err := m.of(q.row, q.subresource)
+	if err != nil {
+		return err
+	}
+	managed, err := f.Update(live, obj, managerName(q.Request))
+	if err != nil {
+		return apierrors.NewBadRequest("field managers: " + err.Error())
+	}
+	obj.SetManagedFields(managed.(client.Object).GetManagedFields())
+	return nil
+}
+
+// managerName is who writes: what the client says, or the first word of its name.
+func managerName(r *http.Request) string {
+	agent, _, _ := strings.Cut(r.UserAgent(), "/")
+	name := cmp.Or(r.URL.Query().Get("fieldManager"), agent, "unknown")
+	return name[:min(len(name), managerLimit)]
+}

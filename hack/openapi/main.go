@@ -1,0 +1,195 @@
+// Command openapi writes the OpenAPI v3 documents that the API server embeds:
+// those of the pinned Kubernetes, cut down to what Berth serves, and one for
+// the kind Source, made from its Go type and comments.
+//
+//	go run ./hack/openapi -o engine/apiserver/openapi
+package main
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"berth.dev/berth/engine/resources"
+)
+
+func main() {
+	out := flag.String("o", "engine/apiserver/openapi", "folder to write to")
+	flag.Parse()
+	if err := run(*out); err != nil {
+		fmt.Fprintln(os.Stderr, "openapi:", err)
+		os.Exit(1)
+	}
+}
+
+func run(out string) error {
+	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "k8s.io/kubernetes").Output()
+	if err != nil {
+		return fmt.Errorf("find k8s.io/kubernetes: %w", err)
+	}
+	specs := filepath.Join(strings.TrimSpace(string(dir)), "api", "openapi-spec", "v3")
+	byVersion := map[schema.GroupVersion][]*resources.Resource{}
+	for _, r := range resources.Table() {
+		byVersion[r.GroupVersion()] = append(byVersion[r.GroupVersion()], r)
+	}
+	for gv, rows := range byVersion {
+		var doc *document
+		if gv.Group == "berth.dev" {
+			doc, err = ours(specs, rows)
+		} else {
+			doc, err = upstream(specs, gv, rows)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", gv, err)
+		}
+		if err := doc.write(filepath.Join(out, fileName(gv))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fileName is api__v1.json.gz or apis__apps__v1.json.gz.
+func fileName(gv schema.GroupVersion) string {
+	if gv.Group == "" {
+		return "api__" + gv.Version + ".json.gz"
+	}
+	return "apis__" + gv.Group + "__" + gv.Version + ".json.gz"
+}
+
+// document is an OpenAPI v3 document, as far as it matters here.
+type document struct {
+	OpenAPI    string                    `json:"openapi"`
+	Info       map[string]any            `json:"info"`
+	Paths      map[string]map[string]any `json:"paths"`
+	Components struct {
+		Schemas map[string]any `json:"schemas"`
+	} `json:"components"`
+}
+
+func read(path string) (*document, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	d := &document{}
+	return d, json.Unmarshal(b, d)
+}
+
+// upstream cuts a document of Kubernetes down to the kinds and verbs of the table.
+func upstream(specs string, gv schema.GroupVersion, rows []*resources.Resource) (*document, error) {
+	d, err := read(filepath.Join(specs, strings.TrimSuffix(fileName(gv), ".json.gz")+"_openapi.json"))
+	if err != nil {
+		return nil, err
+	}
+	for path, methods := range d.Paths {
+		keep := served(path, rows)
+		if keep == nil {
+			delete(d.Paths, path)
+			continue
+		}
+		for m := range methods {
+			if m != "parameters" && !slices.Contains(keep, m) {
+				delete(methods, m)
+			}
+		}
+	}
+	d.prune()
+	return d, nil
+}
+
+// served lists the methods of a path, nil for a path that is not served.
+func served(path string, rows []*resources.Resource) []string {
+	parts := strings.Split(strings.Trim(path, "/"), "/")
+	if slices.Contains(parts, "watch") {
+		return nil
+	}
+	for _, r := range rows {
+		i := slices.Index(parts, r.Plural)
+		// The plural of Namespace also begins the paths of what is in one.
+		if r.Kind == "Namespace" && i >= 0 && len(parts) > i+2 && parts[i+2] != "status" {
+			continue
+		}
+		if i < 0 {
+			continue
+		}
+		writes := []string{"get", "put", "patch"}
+		switch rest := parts[i+1:]; {
+		case r.ReadOnly && len(rest) <= 1:
+			return []string{"get"}
+		case len(rest) == 0 && r.Namespaced && !slices.Contains(parts, "{namespace}"):
+			return []string{"get"}
+		case len(rest) == 0:
+			return []string{"get", "post"}
+		case len(rest) == 1:
+			return append(writes, "delete")
+		case rest[1] == "status" && r.Status, rest[1] == "scale" && r.Scale:
+			return writes
+		case rest[1] == "log" && r.Kind == "Pod":
+			return []string{"get"}
+		}
+	}
+	return nil
+}
+
+// prune drops the schemas that no path leads to.
+func (d *document) prune() {
+	used := map[string]bool{}
+	var visit func(v any)
+	visit = func(v any) {
+		switch v := v.(type) {
+		case map[string]any:
+			if ref, ok := v["$ref"].(string); ok {
+				name := strings.TrimPrefix(ref, "#/components/schemas/")
+				if !used[name] {
+					used[name] = true
+					visit(d.Components.Schemas[name])
+				}
+			}
+			for _, child := range v {
+				visit(child)
+			}
+		case []any:
+			for _, child := range v {
+				visit(child)
+			}
+		}
+	}
+	for _, methods := range d.Paths {
+		visit(map[string]any(methods))
+	}
+	for name := range d.Components.Schemas {
+		if !used[name] {
+			delete(d.Components.Schemas, name)
+		}
+	}
+}
+
+// write gzips the document; the same document gives the same bytes.
+func (d *document) write(path string) error {
+	b, err := json.Marshal(d)
+	if err != nil {
+		return err
+	}
+	var packed bytes.Buffer
+	z, err := gzip.NewWriterLevel(&packed, gzip.BestCompression)
+	if err != nil {
+		return err
+	}
+	if _, err := z.Write(b); err != nil {
+		return err
+	}
+	if err := z.Close(); err != nil {
+		return err
+	}
+	return os.WriteFile(path, packed.Bytes(), 0o644)
+}
