@@ -69,6 +69,11 @@ func (e *Engine) Check(ctx context.Context, src *v1alpha1.Source, rev revision.R
 	out.Plan = plan.Make(plan.Input{
 		Source: src.Name, Commit: rev.Commit, Wanted: p.wanted, Owned: owned, Prune: *src.Spec.Prune,
 	})
+	out.Diagnostics = append(out.Diagnostics, homeless(out.Plan, p.wanted)...)
+	if out.Failed() {
+		sortDiagnostics(out.Diagnostics)
+		return out, nil
+	}
 	if !allowsPrune(rev.Message) {
 		out.Held = out.Plan.Gate(*src.Spec.MaxPrune)
 	}
@@ -77,6 +82,29 @@ func (e *Engine) Check(ctx context.Context, src *v1alpha1.Source, rev revision.R
 	}
 	sortDiagnostics(out.Diagnostics)
 	return out, err
+}
+
+// homeless finds the objects whose Namespace the same plan deletes: they would
+// be applied only to go with it.
+func homeless(p plan.Plan, wanted []plan.Desired) []v1alpha1.Diagnostic {
+	going := map[string]bool{}
+	for _, s := range p.Steps {
+		if s.Action == plan.Delete && s.Key.Kind == "Namespace" {
+			going[s.Key.Name] = true
+		}
+	}
+	var out []v1alpha1.Diagnostic
+	for _, d := range wanted {
+		if d.Key.Namespace != "" && going[d.Key.Namespace] {
+			out = append(out, v1alpha1.Diagnostic{
+				Severity: v1alpha1.SeverityError, Path: d.Origin.Path, Line: int32(d.Origin.Line),
+				Object: d.Key.Kind + "/" + d.Key.Name, Field: "metadata.namespace",
+				Message: fmt.Sprintf("namespace %s is no longer in the repository and would be deleted with everything in it; keep the Namespace object, move this object, or keep the namespace with the annotation %s: %s on it",
+					d.Key.Namespace, v1alpha1.AnnotationPrune, v1alpha1.PruneDisabled),
+			})
+		}
+	}
+	return out
 }
 
 func sortDiagnostics(ds []v1alpha1.Diagnostic) {
@@ -100,8 +128,15 @@ func allowsPrune(message string) bool {
 // that is taken, becomes a diagnostic at the object's place.
 func (e *Engine) stage(ctx context.Context, out *Outcome) error {
 	out.tx = e.Resources.Begin()
+	steps := make([]*plan.Step, 0, len(out.Plan.Steps))
 	for i := range out.Plan.Steps {
-		s := &out.Plan.Steps[i]
+		steps = append(steps, &out.Plan.Steps[i])
+	}
+	// Deletions first: what they give up, such as a node port, can be taken.
+	slices.SortStableFunc(steps, func(a, b *plan.Step) int {
+		return cmp.Compare(boolInt(a.Action != plan.Delete), boolInt(b.Action != plan.Delete))
+	})
+	for _, s := range steps {
 		err := stageStep(ctx, out.tx, s)
 		var status *apierrors.StatusError
 		switch {
@@ -117,6 +152,13 @@ func (e *Engine) stage(ctx context.Context, out *Outcome) error {
 		}
 	}
 	return nil
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 func stageStep(ctx context.Context, tx *resources.Tx, s *plan.Step) error {

@@ -141,7 +141,7 @@ func (p *preparation) ownable(m manifest.Manifest, live client.Object) bool {
 	if live == nil {
 		return true
 	}
-	if owner, ok := resources.Managed(live); ok && owner != p.source.Name {
+	if owner, ok := resources.Managed(live); ok && owner != p.source.Name && p.engine.exists(owner) {
 		p.fail(m, "", fmt.Sprintf("belongs to Source %s (%s); remove it from one of the two", owner, live.GetAnnotations()[v1alpha1.AnnotationOrigin]))
 		return false
 	}
@@ -149,6 +149,12 @@ func (p *preparation) ownable(m manifest.Manifest, live client.Object) bool {
 		p.waits = fmt.Sprintf("%s %s is being deleted", m.Object.GetKind(), live.GetName())
 	}
 	return true
+}
+
+// exists: what a Source that was removed has left behind may be taken over.
+func (e *Engine) exists(source string) bool {
+	_, ok := e.Live.Sources.Get(types.NamespacedName{Name: source})
+	return ok
 }
 
 // label notes the Source and the place on the object, and takes over what
@@ -172,8 +178,21 @@ func (p *preparation) label(m manifest.Manifest, obj, live client.Object) {
 		obj.SetFinalizers(live.GetFinalizers())
 		obj.SetOwnerReferences(live.GetOwnerReferences())
 		obj.SetManagedFields(live.GetManagedFields())
+		keepBinding(obj, live)
 	}
 	obj.SetAnnotations(a)
+}
+
+// keepBinding takes over the node that the scheduler gave a bare Pod: it is no
+// change of what the repository says.
+func keepBinding(obj, live client.Object) {
+	pod, ok := obj.(*corev1.Pod)
+	if !ok {
+		return
+	}
+	if pod.Spec.NodeName == "" {
+		pod.Spec.NodeName = live.(*corev1.Pod).Spec.NodeName
+	}
 }
 
 func copied(m map[string]string) map[string]string {
@@ -189,6 +208,9 @@ func copied(m map[string]string) map[string]string {
 func (p *preparation) validate(m manifest.Manifest, d *plan.Desired) bool {
 	r := p.engine.Resources
 	fresh := d.Object.DeepCopyObject().(client.Object)
+	if pod, ok := fresh.(*corev1.Pod); ok && d.Live != nil && pod.Spec.NodeName == d.Live.(*corev1.Pod).Spec.NodeName {
+		pod.Spec.NodeName = "" // a new Pod is scheduled anew
+	}
 	if errs := r.ValidateCreate(fresh); len(errs) > 0 {
 		p.invalid(m, errs)
 		return false

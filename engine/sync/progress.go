@@ -10,6 +10,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"berth.dev/berth/api/client"
@@ -77,16 +78,19 @@ type progress struct {
 
 // look assesses what was applied and writes what changed.
 func (r *runner) look(ctx context.Context, src *v1alpha1.Source) {
-	if r.status.Applied == nil {
-		r.write(ctx, src)
-		return
+	if r.status.Applied != nil {
+		p := r.engine.assess(r.name, r.expected)
+		now := r.engine.Clock.Now()
+		if r.watching && r.current() {
+			r.noteStages(p, now)
+		}
+		if r.watching && p.health.State == health.Healthy {
+			r.watching = false
+			r.status.Healthy = r.status.Applied.DeepCopy()
+		}
+		r.report(src, p, now)
 	}
-	p := r.engine.assess(r.name, r.expected)
-	now := r.engine.Clock.Now()
-	if r.watching && r.current() {
-		r.noteStages(p, now)
-	}
-	r.report(src, p, now)
+	r.conclude(src)
 	r.write(ctx, src)
 }
 
@@ -105,8 +109,6 @@ func (r *runner) noteStages(p progress, now time.Time) {
 	}
 	if healthy {
 		r.stage(v1alpha1.StageReady, now, r.took(now))
-		r.watching = false
-		r.status.Healthy = r.status.Applied.DeepCopy()
 	}
 }
 
@@ -135,8 +137,30 @@ func (r *runner) report(src *v1alpha1.Source, p progress, now time.Time) {
 		message = p.object + ": " + p.health.Reason
 	}
 	r.condition(src, v1alpha1.ConditionHealthy, status, reason, message)
-	if r.current() {
-		r.condition(src, v1alpha1.ConditionReady, status, reason, message)
+}
+
+// conclude makes Ready out of the other conditions, in one place, so that what
+// is said of it does not depend on which of them was looked at last: the first
+// that is not as it should be is the reason.
+func (r *runner) conclude(src *v1alpha1.Source) {
+	if src.Spec.Suspend {
+		r.condition(src, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonSuspended, "suspended: set spec.suspend to false to go on")
+		return
+	}
+	for _, kind := range []string{v1alpha1.ConditionFetched, v1alpha1.ConditionCompiled, v1alpha1.ConditionApplied, v1alpha1.ConditionHealthy} {
+		c := meta.FindStatusCondition(r.status.Conditions, kind)
+		if c == nil || c.Status == metav1.ConditionTrue {
+			continue // without a condition no pass has come that far
+		}
+		message := c.Message
+		if kind == v1alpha1.ConditionCompiled {
+			message = "the newest commit has errors and was not applied: " + message
+		}
+		r.condition(src, v1alpha1.ConditionReady, c.Status, c.Reason, message)
+		return
+	}
+	if r.status.Applied != nil {
+		r.condition(src, v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonSucceeded, "")
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
@@ -16,8 +17,9 @@ import (
 
 const (
 	// retryDelay is the wait before a pass that failed for a passing reason is
-	// tried again.
-	retryDelay = 500 * time.Millisecond
+	// tried again; it doubles up to retryDelayMax while it fails.
+	retryDelay    = 500 * time.Millisecond
+	retryDelayMax = 10 * time.Second
 	// applyAttempts is how often a plan is made anew in one pass because an
 	// object changed between the plan and its write.
 	applyAttempts = 5
@@ -34,7 +36,11 @@ type runner struct {
 	gone    chan struct{}
 
 	status v1alpha1.SourceStatus
-	// applied is what the last transaction wrote, to tell a view that has seen
+	// written is the status that was stored last; nil before the first time.
+	written *v1alpha1.SourceStatus
+	// failures in a row for passing reasons.
+	failures int
+	// expected is what the last transaction wrote, to tell a view that has seen
 	// it from one that is behind.
 	expected map[plan.Key]int64
 	// watching is true from the apply until the commit is healthy.
@@ -63,6 +69,19 @@ func signal(c chan struct{}) {
 func (r *runner) run(ctx context.Context) {
 	poll := r.engine.Clock.NewTimer(0)
 	defer poll.Stop()
+	// Who deletes a Source ends the pass that is under way.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan struct{})
+	defer func() { cancel(); <-ended }()
+	go func() {
+		defer close(ended)
+		select {
+		case <-r.gone:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	first := true
 	for {
 		select {
@@ -110,6 +129,11 @@ func (r *runner) recover(src *v1alpha1.Source) {
 	if a := r.status.Applied; a != nil && (r.status.Healthy == nil || r.status.Healthy.ID != a.ID) {
 		r.watching = true
 		r.appliedAt = r.engine.Clock.Now()
+		for _, st := range r.status.Timeline {
+			if st.Name == v1alpha1.StageApplied && r.current() {
+				r.appliedAt = st.Time.Time // a restart does not begin the wait anew
+			}
+		}
 	}
 }
 
@@ -117,9 +141,8 @@ func (r *runner) recover(src *v1alpha1.Source) {
 func (r *runner) pass(ctx context.Context, src *v1alpha1.Source) time.Duration {
 	interval := src.Spec.Interval.Duration
 	if src.Spec.Suspend {
-		r.condition(src, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonSuspended, "suspended: set spec.suspend to false to go on")
-		r.write(ctx, src)
-		return interval
+		r.look(ctx, src)
+		return r.next(src, interval)
 	}
 	rev, err := r.engine.Fetcher.Fetch(ctx, src)
 	if ctx.Err() != nil {
@@ -127,35 +150,64 @@ func (r *runner) pass(ctx context.Context, src *v1alpha1.Source) time.Duration {
 	}
 	if err != nil {
 		r.fetchFailed(src, err)
-		r.write(ctx, src)
-		return interval
-	}
-	if r.settled(src, rev) {
-		r.condition(src, v1alpha1.ConditionFetched, metav1.ConditionTrue, v1alpha1.ReasonSucceeded, "commit "+short(rev.Commit))
 		r.look(ctx, src)
-		return interval
+		return r.next(src, interval)
+	}
+	r.fetched(src, rev)
+	if r.settled(src, rev) {
+		r.look(ctx, src)
+		return r.next(src, interval)
 	}
 	r.observe(src, rev)
-	if again := r.apply(ctx, src, rev); again {
-		interval = retryDelay
-	}
+	again := r.apply(ctx, src, rev)
 	r.look(ctx, src)
-	return interval
+	if !again {
+		r.failures = 0
+		return r.next(src, interval)
+	}
+	r.failures++
+	return min(retryDelayMax, retryDelay<<min(r.failures-1, 10))
 }
 
-// settled: this commit was handled under this specification already.
+// next is when to come back: after the interval, or when the health of what was
+// applied is overdue, for no event may come to say so.
+func (r *runner) next(src *v1alpha1.Source, interval time.Duration) time.Duration {
+	if !r.watching {
+		return interval
+	}
+	left := r.appliedAt.Add(src.Spec.HealthTimeout.Duration).Sub(r.engine.Clock.Now())
+	if left < 0 {
+		return interval
+	}
+	return min(interval, left+time.Millisecond)
+}
+
+// settled: this commit was applied under this specification already.
 func (r *runner) settled(src *v1alpha1.Source, rev revision.Revision) bool {
 	s := &r.status
-	if s.ObservedGeneration != src.Generation || s.Observed == nil || s.Observed.ID != rev.Commit {
-		return false
-	}
-	return s.Applied != nil && s.Applied.ID == rev.Commit
+	return s.Observed != nil && s.Observed.ID == rev.Commit && s.Applied != nil && s.Applied.ID == rev.Commit && r.appliedSpec(src.Generation)
+}
+
+// appliedSpec: the last apply went well, and was made under this specification.
+func (r *runner) appliedSpec(generation int64) bool {
+	c := meta.FindStatusCondition(r.status.Conditions, v1alpha1.ConditionApplied)
+	return c != nil && c.Status == metav1.ConditionTrue && c.ObservedGeneration == generation
 }
 
 func (r *runner) fetchFailed(src *v1alpha1.Source, err error) {
 	r.condition(src, v1alpha1.ConditionFetched, metav1.ConditionFalse, reasonOf(err), err.Error())
-	r.condition(src, v1alpha1.ConditionReady, metav1.ConditionFalse, reasonOf(err), err.Error())
 	r.engine.Log.Info("fetch failed", "source", r.name, "err", err)
+}
+
+// fetched says which commit is the newest, and whether its history was rewritten.
+func (r *runner) fetched(src *v1alpha1.Source, rev revision.Revision) {
+	reason, message := v1alpha1.ReasonSucceeded, "commit "+short(rev.Commit)
+	was := meta.FindStatusCondition(r.status.Conditions, v1alpha1.ConditionFetched)
+	known := r.status.Observed != nil && r.status.Observed.ID == rev.Commit
+	if rev.Rewritten || (known && was != nil && was.Reason == v1alpha1.ReasonHistoryRewrite) {
+		reason, message = v1alpha1.ReasonHistoryRewrite, message+"; the history was rewritten, the former commit is no ancestor"
+	}
+	r.condition(src, v1alpha1.ConditionFetched, metav1.ConditionTrue, reason, message)
 }
 
 // observe begins the timeline of a commit.
@@ -171,78 +223,71 @@ func (r *runner) observe(src *v1alpha1.Source, rev revision.Revision) {
 		r.stage(v1alpha1.StagePushed, at, "")
 	}
 	r.stage(v1alpha1.StageFetched, r.engine.Clock.Now(), "commit "+short(rev.Commit))
-	message := "commit " + short(rev.Commit)
-	reason := v1alpha1.ReasonSucceeded
-	if rev.Rewritten {
-		reason, message = v1alpha1.ReasonHistoryRewrite, message+"; the history was rewritten, the former commit is no ancestor"
-	}
-	r.condition(src, v1alpha1.ConditionFetched, metav1.ConditionTrue, reason, message)
 }
 
 // apply carries a revision out; again asks for another attempt soon.
 func (r *runner) apply(ctx context.Context, src *v1alpha1.Source, rev revision.Revision) (again bool) {
 	for range applyAttempts {
 		out, err := r.engine.Check(ctx, src, rev)
+		if ctx.Err() != nil {
+			return true
+		}
+		if changedMeanwhile(err) {
+			continue // an object changed while it was planned: plan anew
+		}
 		if err != nil {
 			r.passingFault(src, err)
-			r.write(ctx, src)
 			return true
 		}
 		r.status.Diagnostics = out.Diagnostics
 		if out.Failed() {
 			r.refused(src, out)
-			r.write(ctx, src)
 			return false
 		}
 		r.stage(v1alpha1.StageCompiled, r.engine.Clock.Now(), total(out.Objects))
 		r.condition(src, v1alpha1.ConditionCompiled, metav1.ConditionTrue, v1alpha1.ReasonSucceeded, total(out.Objects))
 		if out.Held != "" {
 			r.held(ctx, src, out)
-			r.write(ctx, src)
 			return false
 		}
 		if out.Waits != "" {
 			r.condition(src, v1alpha1.ConditionApplied, metav1.ConditionFalse, v1alpha1.ReasonProgressing, "waits: "+out.Waits)
-			r.condition(src, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonProgressing, "waits: "+out.Waits)
-			r.write(ctx, src)
+			r.failures = 0 // what is waited for is under way: look often
 			return true
 		}
 		err = out.tx.Commit(ctx)
-		if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err) {
+		if changedMeanwhile(err) {
 			continue // an object changed under the plan: make it anew
 		}
 		if err != nil {
 			r.passingFault(src, err)
-			r.write(ctx, src)
 			return true
 		}
 		r.done(ctx, src, rev, out)
 		return false
 	}
 	r.condition(src, v1alpha1.ConditionApplied, metav1.ConditionFalse, v1alpha1.ReasonConflict, "objects keep changing while they are planned; trying again")
-	r.write(ctx, src)
 	return true
+}
+
+func changedMeanwhile(err error) bool {
+	return apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err)
 }
 
 // passingFault is one that is not the commit's: nothing was changed.
 func (r *runner) passingFault(src *v1alpha1.Source, err error) {
 	r.engine.Log.Warn("apply failed", "source", r.name, "err", err)
 	r.condition(src, v1alpha1.ConditionApplied, metav1.ConditionFalse, v1alpha1.ReasonApplyFailed, err.Error()+"; nothing was changed, trying again")
-	r.condition(src, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonApplyFailed, err.Error())
 }
 
 // refused: the commit has errors, and what runs goes on.
 func (r *runner) refused(src *v1alpha1.Source, out Outcome) {
-	message := firstError(out.Diagnostics)
-	r.condition(src, v1alpha1.ConditionCompiled, metav1.ConditionFalse, v1alpha1.ReasonCompileFailed, message)
-	r.condition(src, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonCompileFailed, "the newest commit has errors and was not applied: "+message)
-	r.watching = r.watching && r.status.Applied != nil
+	r.condition(src, v1alpha1.ConditionCompiled, metav1.ConditionFalse, v1alpha1.ReasonCompileFailed, firstError(out.Diagnostics))
 }
 
 func (r *runner) held(ctx context.Context, src *v1alpha1.Source, out Outcome) {
 	message := out.Held + "; to go ahead, commit with the trailer \"" + v1alpha1.TrailerAllowPrune + ": true\""
 	r.condition(src, v1alpha1.ConditionApplied, metav1.ConditionFalse, v1alpha1.ReasonPruneHeld, message)
-	r.condition(src, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonPruneHeld, message)
 	r.engine.events.Warning(ctx, sourceKind(), src, v1alpha1.ReasonPruneHeld, "%s", message)
 }
 

@@ -66,8 +66,9 @@ func firstError(ds []v1alpha1.Diagnostic) string {
 
 func (r *runner) condition(src *v1alpha1.Source, kind string, status metav1.ConditionStatus, reason, message string) {
 	const longest = 32768 // a condition's message, by its schema
+	message = strings.ToValidUTF8(message[:min(len(message), longest)], "")
 	meta.SetStatusCondition(&r.status.Conditions, metav1.Condition{
-		Type: kind, Status: status, Reason: reason, Message: message[:min(len(message), longest)],
+		Type: kind, Status: status, Reason: reason, Message: message,
 		ObservedGeneration: src.Generation, LastTransitionTime: metav1.NewTime(r.engine.Clock.Now()),
 	})
 }
@@ -91,7 +92,8 @@ func (r *runner) reached(name string) bool {
 	return false
 }
 
-// write stores the status if it differs from what is stored.
+// write stores the status if it differs from what was stored last; src may be
+// a moment behind that.
 func (r *runner) write(ctx context.Context, src *v1alpha1.Source) {
 	r.status.ObservedGeneration = src.Generation
 	next := src.DeepCopy()
@@ -101,12 +103,19 @@ func (r *runner) write(ctx context.Context, src *v1alpha1.Source) {
 			Severity: v1alpha1.SeverityWarning, Message: fmt.Sprintf("%d more are not shown; run berth validate", n-shownDiagnostics),
 		})
 	}
-	if equality.Semantic.DeepEqual(next.Status, src.Status) {
+	last := &src.Status
+	if r.written != nil {
+		last = r.written
+	}
+	if equality.Semantic.DeepEqual(next.Status, *last) {
 		return
 	}
 	next.ResourceVersion = ""
+	written := next.Status.DeepCopy()
 	err := r.engine.Resources.UpdateStatus(ctx, next)
-	if err != nil && ctx.Err() == nil && !apierrors.IsNotFound(err) {
+	if err == nil {
+		r.written = written
+	} else if ctx.Err() == nil && !apierrors.IsNotFound(err) {
 		r.engine.Log.Warn("write status", "source", r.name, "err", err)
 	}
 }

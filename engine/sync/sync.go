@@ -73,7 +73,9 @@ type Engine struct {
 
 	mu      gosync.Mutex
 	runners map[string]*runner
-	started chan *runner
+	// fresh are runners that wait to be started, which started says.
+	fresh   []*runner
+	started chan struct{}
 	// pushed is when the last push to a built-in repository was accepted.
 	pushed map[string]time.Time
 }
@@ -84,7 +86,7 @@ func New(o Options) *Engine {
 		Options: o,
 		events:  &event.Recorder{Client: o.Resources, Component: "berth-sync", Clock: o.Clock, Log: o.Log},
 		runners: map[string]*runner{},
-		started: make(chan *runner, 64),
+		started: make(chan struct{}, 1),
 		pushed:  map[string]time.Time{},
 	}
 	o.Live.Sources.OnChange(e.sourceChanged)
@@ -102,11 +104,13 @@ func (e *Engine) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return g.Wait()
-		case r := <-e.started:
-			g.Go(func() error {
-				r.run(ctx)
-				return nil
-			})
+		case <-e.started:
+			for _, r := range e.takeFresh() {
+				g.Go(func() error {
+					r.run(ctx)
+					return nil
+				})
+			}
 		}
 	}
 }
@@ -120,6 +124,7 @@ func (e *Engine) sourceChanged(old, now *v1alpha1.Source) {
 			close(r.gone)
 			delete(e.runners, old.Name)
 		}
+		delete(e.pushed, old.Name)
 		return
 	}
 	r := e.runner(now.Name)
@@ -135,9 +140,19 @@ func (e *Engine) runner(name string) *runner {
 	if r == nil {
 		r = newRunner(e, name)
 		e.runners[name] = r
-		e.started <- r
+		// Never a wait here: the views call this, and Run waits for the views.
+		e.fresh = append(e.fresh, r)
+		signal(e.started)
 	}
 	return r
+}
+
+func (e *Engine) takeFresh() []*runner {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	fresh := e.fresh
+	e.fresh = nil
+	return fresh
 }
 
 // Pushed says that a push to the built-in repository of a Source was accepted.
