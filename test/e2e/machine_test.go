@@ -31,12 +31,14 @@ type machine struct {
 	t      testing.TB
 	dir    string
 	binDir string
+	// flags of berth up.
+	flags  []string
 	server *exec.Cmd
 	log    *os.File
 }
 
 // boot starts berth up on a new data directory and loads the example's image.
-func boot(t testing.TB) *machine {
+func boot(t testing.TB, flags ...string) *machine {
 	t.Helper()
 	// Short, for the paths of Unix sockets.
 	dir, err := os.MkdirTemp("/tmp", "berth")
@@ -44,10 +46,10 @@ func boot(t testing.TB) *machine {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	return bootIn(t, dir)
+	return bootIn(t, dir, flags...)
 }
 
-func bootIn(t testing.TB, dir string) *machine {
+func bootIn(t testing.TB, dir string, flags ...string) *machine {
 	t.Helper()
 	bin, err := filepath.Abs("../../bin")
 	if err != nil {
@@ -58,7 +60,7 @@ func bootIn(t testing.TB, dir string) *machine {
 			t.Fatalf("%v: run make test-deps build first", err)
 		}
 	}
-	m := &machine{t: t, dir: dir, binDir: bin}
+	m := &machine{t: t, dir: dir, binDir: bin, flags: flags}
 	if m.log, err = os.Create(filepath.Join(dir, "berth.log")); err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +84,7 @@ func bootIn(t testing.TB, dir string) *machine {
 // up starts the server and waits until it answers.
 func (m *machine) up() {
 	m.t.Helper()
-	m.server = m.command("berth", "up", "--data-dir", m.dir, "--listen", "127.0.0.1:7443")
+	m.server = m.command("berth", append([]string{"up", "--data-dir", m.dir, "--listen", "127.0.0.1:7443"}, m.flags...)...)
 	m.server.Stdout, m.server.Stderr = m.log, m.log
 	if err := m.server.Start(); err != nil {
 		m.t.Fatal(err)
