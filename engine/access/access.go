@@ -68,25 +68,47 @@ func OpenTokens(dir string) (*Tokens, error) {
 		}
 		hash, err := hex.DecodeString(fields[0])
 		if len(fields) != 3 || err != nil || len(hash) != sha256.Size || (Role(fields[1]) != Admin && Role(fields[1]) != Viewer) {
-			return nil, fmt.Errorf("read tokens: %s:%d is not \"sha256 role name\"", path, n)
+			return nil, fmt.Errorf("read tokens: %s:%d is not \"sha256 role name\"; mend the line, or %s", path, n, anew)
 		}
 		t.byHash[[sha256.Size]byte(hash)] = User{Name: fields[2], Role: Role(fields[1])}
 	}
-	return t, lines.Err()
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("read tokens: %s: %w", path, err)
+	}
+	if len(t.byHash) == 0 {
+		return nil, fmt.Errorf("read tokens: %s holds none, so nobody could log in; %s", path, anew)
+	}
+	return t, nil
 }
+
+// anew is what to do when the file of the tokens is of no use.
+const anew = "remove the file and start again: a new administrator's token is made"
 
 func (t *Tokens) create(dir, path string) error {
 	token := NewToken()
 	hash := sha256.Sum256([]byte(token))
-	if err := os.WriteFile(AdminTokenFile(dir), []byte(token+"\n"), 0o600); err != nil {
+	if err := writeSecret(AdminTokenFile(dir), token+"\n"); err != nil {
 		return fmt.Errorf("write the administrator's token: %w", err)
 	}
 	line := fmt.Sprintf("%s %s %s\n", hex.EncodeToString(hash[:]), Admin, "admin")
-	if err := os.WriteFile(path, []byte(line), 0o600); err != nil {
+	if err := writeSecret(path, line); err != nil {
 		return fmt.Errorf("write tokens: %w", err)
 	}
 	t.byHash[hash] = User{Name: "admin", Role: Admin}
 	return nil
+}
+
+// writeSecret writes a file whole or not at all, for its owner alone, whatever
+// was there before.
+func writeSecret(path, content string) error {
+	next := path + ".new"
+	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.WriteFile(next, []byte(content), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(next, path)
 }
 
 // NewToken makes a token of 256 random bits.

@@ -63,14 +63,18 @@ func authority(dir string, now time.Time) (*x509.Certificate, *ecdsa.PrivateKey,
 	pair, err := tls.LoadX509KeyPair(certPath, keyPath)
 	if err == nil {
 		cert, err := x509.ParseCertificate(pair.Certificate[0])
+		if err != nil {
+			return nil, nil, fmt.Errorf("read %s: %w", certPath, err)
+		}
 		key, ok := pair.PrivateKey.(*ecdsa.PrivateKey)
-		if err != nil || !ok {
-			return nil, nil, fmt.Errorf("read %s: not a certificate of Berth: %w", certPath, err)
+		if !ok || !cert.IsCA {
+			return nil, nil, fmt.Errorf("read %s: it is not the authority that Berth made; put that one back, or remove %s and %s to make another, which every client must then be told", certPath, certPath, keyPath)
 		}
 		return cert, key, nil
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, fmt.Errorf("read %s: %w", certPath, err)
+	// Only when there is no certificate is there nobody who trusts one.
+	if _, statErr := os.Stat(certPath); !errors.Is(statErr, fs.ErrNotExist) {
+		return nil, nil, fmt.Errorf("read the certificate authority: %w; put %s back, or remove %s to make another one, which every client must then be told", err, keyPath, certPath)
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

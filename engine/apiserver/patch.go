@@ -29,6 +29,9 @@ const (
 // patch changes an object as the body says, in one of four languages; an apply
 // creates what is not there.
 func (s *Server) patch(w http.ResponseWriter, q *request) error {
+	if q.row.ReadOnly {
+		return apierrors.NewMethodNotSupported(q.row.GroupResource(), q.Method)
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(nil, q.Body, maxBody))
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
@@ -95,7 +98,7 @@ func (s *Server) patchOnce(q *request, language types.PatchType, body []byte) (c
 	if next.GetName() != q.name || next.GetNamespace() != q.namespace {
 		return nil, 0, apierrors.NewBadRequest("a patch cannot change the name or namespace of an object")
 	}
-	if err := unmanaged(next, q); err != nil {
+	if err := s.unmanaged(next, q); err != nil {
 		return nil, 0, err
 	}
 	if language != types.ApplyYAMLPatchType {

@@ -127,7 +127,7 @@ func (s *Server) writable(q *request) error {
 
 // unowned refuses what a Source owns.
 func (s *Server) unowned(q *request, live client.Object) error {
-	if source, ok := resources.Managed(live); ok {
+	if source, ok := resources.Managed(live); ok && s.sourceExists(q, source) {
 		return apierrors.NewForbidden(q.row.GroupResource(), q.name, fmt.Errorf(
 			"it is managed by Source %s: edit %s in its repository and push", source, live.GetAnnotations()[v1alpha1.AnnotationOrigin]))
 	}
@@ -142,7 +142,7 @@ func (s *Server) create(w http.ResponseWriter, q *request) error {
 	if err != nil {
 		return err
 	}
-	if err := unmanaged(obj, q); err != nil {
+	if err := s.unmanaged(obj, q); err != nil {
 		return err
 	}
 	if err := s.managers.note(q, q.row.New(), obj); err != nil {
@@ -179,9 +179,15 @@ func (s *Server) write(q *request, verb string, obj client.Object) error {
 	return s.Resources.Update(q.Context(), obj)
 }
 
+// sourceExists: what a Source that was removed has left behind belongs to nobody.
+func (s *Server) sourceExists(q *request, name string) bool {
+	err := s.Resources.Get(q.Context(), types.NamespacedName{Name: name}, &v1alpha1.Source{})
+	return !apierrors.IsNotFound(err)
+}
+
 // unmanaged refuses an object that claims to come from Git.
-func unmanaged(obj client.Object, q *request) error {
-	if _, claimed := obj.GetLabels()[v1alpha1.LabelSource]; claimed {
+func (s *Server) unmanaged(obj client.Object, q *request) error {
+	if source, claimed := obj.GetLabels()[v1alpha1.LabelSource]; claimed && (q.name == "" || s.sourceExists(q, source)) {
 		return apierrors.NewForbidden(q.row.GroupResource(), obj.GetName(), fmt.Errorf("the label %s is written by Berth alone", v1alpha1.LabelSource))
 	}
 	return nil
@@ -195,7 +201,7 @@ func (s *Server) update(w http.ResponseWriter, q *request) error {
 	if err != nil {
 		return err
 	}
-	if err := unmanaged(obj, q); err != nil {
+	if err := s.unmanaged(obj, q); err != nil {
 		return err
 	}
 	live := q.row.New()
