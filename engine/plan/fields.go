@@ -87,12 +87,19 @@ func (d *differ) compare(path string, old, now any) {
 		d.compareLists(path, lo, ln)
 		return
 	}
-	hidden := d.secret && (strings.HasPrefix(path, "data.") || strings.HasPrefix(path, "stringData."))
+	hidden := d.secret && secretPath(path)
 	f := Field{Path: path, Hidden: hidden}
 	if !hidden {
 		f.Old, f.New = show(old), show(now)
 	}
 	d.fields = append(d.fields, f)
+}
+
+// secretPath: what holds a Secret's values. Keys with a dot, such as tls.crt,
+// are written in brackets; kubectl apply leaves a copy in an annotation.
+func secretPath(path string) bool {
+	head, _, _ := strings.Cut(strings.ReplaceAll(path, "[", "."), ".")
+	return head == "data" || head == "stringData" || strings.Contains(path, corev1.LastAppliedConfigAnnotation)
 }
 
 func (d *differ) compareMaps(path string, old, now map[string]any) {

@@ -161,6 +161,9 @@ func compare(d Desired, commit string) (Step, bool) {
 		s.Action = Touch
 		return s, true
 	}
+	if d.Live.GetLabels()[v1alpha1.LabelSource] == "" {
+		s.Why = "it was there before, and comes under the Source"
+	}
 	mark(d.Object, commit)
 	s.Action = Change
 	return s, true
