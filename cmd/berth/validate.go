@@ -75,7 +75,7 @@ func validate(ctx context.Context, dir, output string, stdout, stderr io.Writer)
 	}
 	failed := v1alpha1.HasErrors(set.Diagnostics)
 	if output == "json" {
-		answer := map[string]any{"valid": !failed, "objects": len(set.Manifests), "diagnostics": set.Diagnostics}
+		answer := map[string]any{"valid": !failed, "objects": len(set.Manifests), "diagnostics": append([]v1alpha1.Diagnostic{}, set.Diagnostics...)}
 		if err := printJSON(stdout, answer); err != nil {
 			return err
 		}

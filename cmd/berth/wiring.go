@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -71,9 +72,10 @@ func newServer(o options, log *slog.Logger) (s *server, err error) {
 	if s.listener, err = listen(o.listen); err != nil {
 		return nil, err
 	}
+	listener := s.listener // what is returned with an error is no server
 	defer func() {
 		if err != nil {
-			s.listener.Close()
+			listener.Close()
 		}
 	}()
 	if s.store, err = store.OpenBolt(filepath.Join(o.dataDir, "store.db")); err != nil {
@@ -218,8 +220,11 @@ func (s *server) serve(ctx context.Context) error {
 
 func listen(address string) (net.Listener, error) {
 	l, err := net.Listen("tcp", address)
-	if err != nil {
+	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("listen on %s: %w; another program has the port: stop it, or choose another one with --listen", address, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("--listen %q: %w; say an address of this machine and a port, such as 0.0.0.0:7443", address, err)
 	}
 	return l, nil
 }
