@@ -161,6 +161,19 @@ func TestHealthTimeoutIsSaidWithoutAnEvent(t *testing.T) {
 	f.push(t, "c2", "", fmt.Sprintf(web, 1, "v1"), ready())
 }
 
+func TestWhatIsGoneComesBack(t *testing.T) {
+	f := start(t)
+	createSource(t, f)
+	f.push(t, "c1", "", configMap("a", "1")+"---\n"+configMap("b", "1"), ready())
+	if err := f.Delete(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "a"}}, client.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	enginetest.Eventually(t, wait, func() string {
+		f.engine.Pushed("shop", time.Now()) // each a pass, as a poll is
+		return map[bool]string{false: f.configMaps(t)}[f.configMaps(t) == "a=1 b=1"]
+	})
+}
+
 func TestManySourcesStart(t *testing.T) {
 	r := enginetest.Resources(t)
 	for i := range 200 {

@@ -23,6 +23,9 @@ const (
 	// applyAttempts is how often a plan is made anew in one pass because an
 	// object changed between the plan and its write.
 	applyAttempts = 5
+	// driftEvery is how many passes over an applied commit go by between two
+	// looks at whether the cluster still holds what it says.
+	driftEvery = 10
 )
 
 // runner is the loop of one Source. Its fields belong to its goroutine, but for
@@ -40,6 +43,8 @@ type runner struct {
 	written *v1alpha1.SourceStatus
 	// failures in a row for passing reasons.
 	failures int
+	// settledPasses counts the passes that found their commit applied.
+	settledPasses int
 	// expected is what the last transaction wrote, to tell a view that has seen
 	// it from one that is behind.
 	expected map[plan.Key]int64
@@ -154,7 +159,7 @@ func (r *runner) pass(ctx context.Context, src *v1alpha1.Source) time.Duration {
 		return r.next(src, interval)
 	}
 	r.fetched(src, rev)
-	if r.settled(src, rev) {
+	if r.settled(src, rev) && !r.drifted(ctx, src, rev) {
 		r.look(ctx, src)
 		return r.next(src, interval)
 	}
@@ -186,6 +191,18 @@ func (r *runner) next(src *v1alpha1.Source, interval time.Duration) time.Duratio
 func (r *runner) settled(src *v1alpha1.Source, rev revision.Revision) bool {
 	s := &r.status
 	return s.Observed != nil && s.Observed.ID == rev.Commit && s.Applied != nil && s.Applied.ID == rev.Commit && r.appliedSpec(src.Generation)
+}
+
+// drifted looks, in the first pass and then in every tenth, whether what was
+// applied is still there: a process may have ended between the apply and its
+// status, and the Namespace of an object may have been deleted under it.
+func (r *runner) drifted(ctx context.Context, src *v1alpha1.Source, rev revision.Revision) bool {
+	r.settledPasses++
+	if (r.settledPasses-1)%driftEvery != 0 {
+		return false
+	}
+	out, err := r.engine.Check(ctx, src, rev)
+	return err == nil && !out.Failed() && !out.Plan.Empty()
 }
 
 // appliedSpec: the last apply went well, and was made under this specification.
