@@ -475,6 +475,14 @@ func TestNamespaceMustBeThere(t *testing.T) {
 	}
 }
 
+func TestTheClustersOwnNamespacesStay(t *testing.T) {
+	r := enginetest.Resources(t)
+	err := r.Delete(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default"}}, client.DeleteOptions{})
+	if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "delete what is in it instead") {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestReplaceMakesAnotherObject(t *testing.T) {
 	r := enginetest.Resources(t)
 	create(t, r, deployment("web"))

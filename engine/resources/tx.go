@@ -207,6 +207,9 @@ func (t *Tx) Delete(ctx context.Context, obj client.Object, opts client.DeleteOp
 	if err := preconditions(row, old, opts); err != nil {
 		return err
 	}
+	if row.Kind == "Namespace" && slices.Contains(lasting(), old.GetName()) {
+		return apierrors.NewForbidden(row.GroupResource(), old.GetName(), errors.New("the cluster needs this namespace; delete what is in it instead"))
+	}
 	c := &change{row: row, result: obj}
 	next := old.DeepCopyObject().(client.Object)
 	if !t.r.terminate(next, opts) {
@@ -216,6 +219,9 @@ func (t *Tx) Delete(ctx context.Context, obj client.Object, opts client.DeleteOp
 	assign(obj, next)
 	return t.put(c, obj, kv)
 }
+
+// lasting are the Namespaces that are never deleted, as in Kubernetes.
+func lasting() []string { return []string{"default", "kube-system", "kube-public", "kube-node-lease"} }
 
 // remove adds the deletion of an object.
 func (t *Tx) remove(c *change, obj client.Object, kv store.KV) error {
