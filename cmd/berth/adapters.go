@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -17,9 +19,11 @@ import (
 	"berth.dev/berth/api/revision"
 	"berth.dev/berth/api/v1alpha1"
 	"berth.dev/berth/cue"
+	"berth.dev/berth/engine/apiserver"
 	"berth.dev/berth/engine/live"
 	"berth.dev/berth/engine/resources"
 	"berth.dev/berth/engine/sync"
+	"berth.dev/berth/nodeagent"
 	"berth.dev/berth/sources/git"
 	"berth.dev/berth/sources/receive"
 )
@@ -159,4 +163,21 @@ func (g *pushGate) Accepted(ctx context.Context, p receive.Push) {
 		}
 	}
 	g.engine.Pushed(p.Repository, at)
+}
+
+// sessions connects clients with the containers of this node.
+type sessions struct{ agent *nodeagent.Agent }
+
+var _ apiserver.Streams = (*sessions)(nil)
+
+// Exec implements apiserver.Streams.
+func (s *sessions) Exec(ctx context.Context, c apiserver.Command) (int, error) {
+	return s.agent.Exec(ctx, c.ContainerID, nodeagent.Process{
+		Command: c.Args, TTY: c.TTY, Stdin: c.Stdin, Stdout: c.Stdout, Stderr: c.Stderr, Resize: c.Resize,
+	})
+}
+
+// Dial implements apiserver.Streams.
+func (s *sessions) Dial(ctx context.Context, pod *corev1.Pod, port int32) (net.Conn, error) {
+	return s.agent.Dial(ctx, pod.Status.PodIP, port)
 }

@@ -117,7 +117,7 @@ func newServer(o options, log *slog.Logger) (s *server, err error) {
 
 // routes puts everything that listens on the one port behind one check of who asks.
 func (s *server) routes(up *upstream.Upstream, tokens *access.Tokens, repositories http.Handler) http.Handler {
-	api := apiserver.New(apiserver.Options{Resources: s.res, Upstream: up, Logs: s.agent, Version: version, Log: s.log})
+	api := apiserver.New(apiserver.Options{Resources: s.res, Upstream: up, Logs: s.agent, Streams: &sessions{s.agent}, Version: version, Log: s.log})
 	page := web.New(web.Options{Live: s.views, Resources: s.res, Tokens: tokens, Version: version, Log: s.log})
 	extra := &endpoints{engine: s.engine, views: s.views, agent: s.agent, log: s.log}
 	mux := http.NewServeMux()

@@ -97,9 +97,10 @@ func (s *Server) resourceList(gv schema.GroupVersion) *metav1.APIResourceList {
 			})
 		}
 		if row.Kind == "Pod" {
-			list.APIResources = append(list.APIResources, metav1.APIResource{
-				Name: "pods/log", Namespaced: true, Kind: "Pod", Verbs: []string{"get"},
-			})
+			list.APIResources = append(list.APIResources,
+				metav1.APIResource{Name: "pods/exec", Namespaced: true, Kind: "PodExecOptions", Verbs: []string{"create", "get"}},
+				metav1.APIResource{Name: "pods/log", Namespaced: true, Kind: "Pod", Verbs: []string{"get"}},
+				metav1.APIResource{Name: "pods/portforward", Namespaced: true, Kind: "PodPortForwardOptions", Verbs: []string{"create", "get"}})
 		}
 	}
 	return list
@@ -150,7 +151,14 @@ func discoveryOf(row *resources.Resource) apidiscovery.APIResourceDiscovery {
 		d.Subresources = append(d.Subresources, apidiscovery.APISubresourceDiscovery{Subresource: "scale", ResponseKind: scale, Verbs: statusVerbs()})
 	}
 	if row.Kind == "Pod" {
-		d.Subresources = append(d.Subresources, apidiscovery.APISubresourceDiscovery{Subresource: "log", ResponseKind: kind, Verbs: []string{"get"}})
+		d.Subresources = append(d.Subresources,
+			apidiscovery.APISubresourceDiscovery{Subresource: "exec", ResponseKind: podKind("PodExecOptions"), Verbs: []string{"create", "get"}},
+			apidiscovery.APISubresourceDiscovery{Subresource: "log", ResponseKind: kind, Verbs: []string{"get"}},
+			apidiscovery.APISubresourceDiscovery{Subresource: "portforward", ResponseKind: podKind("PodPortForwardOptions"), Verbs: []string{"create", "get"}})
 	}
 	return d
+}
+
+func podKind(name string) *metav1.GroupVersionKind {
+	return &metav1.GroupVersionKind{Version: "v1", Kind: name}
 }

@@ -34,6 +34,7 @@ type Options struct {
 	Resources *resources.Resources
 	Upstream  *upstream.Upstream
 	Logs      Logs
+	Streams   Streams
 	// Version is Berth's own, such as v0.1.0.
 	Version string
 	Log     *slog.Logger
@@ -55,6 +56,7 @@ func New(o Options) *Server {
 	s.mux.HandleFunc("GET /version", s.version)
 	s.discovery()
 	s.openAPI()
+	s.streams()
 	for _, row := range s.Resources.All() {
 		s.routes(row)
 	}

@@ -55,7 +55,7 @@ func bootIn(t testing.TB, dir string, flags ...string) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"berth", "containerd", "runc", "kubectl", "shop.tar"} {
+	for _, name := range []string{"berth", "containerd", "runc", "kubectl", "shop.tar", "busybox.tar"} {
 		if _, err := os.Stat(filepath.Join(bin, name)); err != nil {
 			t.Fatalf("%v: run make test-deps build first", err)
 		}
@@ -127,9 +127,14 @@ func (m *machine) command(name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// try runs a program and returns what it printed.
+// try runs a program and returns what it printed. One that does not end is
+// killed, so that a test never hangs.
 func (m *machine) try(name string, args ...string) (string, error) {
-	out, err := m.command(name, args...).CombinedOutput()
+	cmd := m.command(name, args...)
+	cmd.WaitDelay = time.Second
+	kill := time.AfterFunc(2*wait, func() { _ = cmd.Process.Kill() })
+	defer kill.Stop()
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		err = fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, out)
 	}
