@@ -428,6 +428,36 @@ func TestClusterIPIsReleasedAndStable(t *testing.T) {
 	}
 }
 
+func TestAnUpdateKeepsTheNodePort(t *testing.T) {
+	r := enginetest.Resources(t)
+	s := service("web", 0)
+	create(t, r, s)
+	was := s.Spec.Ports[0].NodePort
+	again := service("web", 0) // as a repository has it: without the defaults
+	again.Labels = map[string]string{"x": "y"}
+	must(t, r.Update(t.Context(), again))
+	if again.Spec.Ports[0].NodePort != was {
+		t.Errorf("node port %d became %d", was, again.Spec.Ports[0].NodePort)
+	}
+	// No longer a NodePort: it is given back.
+	plain := service("web")
+	must(t, r.Update(t.Context(), plain))
+	if plain.Spec.Ports[0].NodePort != 0 {
+		t.Errorf("a ClusterIP Service has node port %d", plain.Spec.Ports[0].NodePort)
+	}
+	create(t, r, service("other", was))
+}
+
+func TestLocalTrafficNeedsNoHealthPort(t *testing.T) {
+	r := enginetest.Resources(t)
+	s := service("web", 0)
+	s.Spec.Type, s.Spec.ExternalTrafficPolicy = corev1.ServiceTypeLoadBalancer, corev1.ServiceExternalTrafficPolicyLocal
+	create(t, r, s)
+	again := s.DeepCopy()
+	again.Labels = map[string]string{"x": "y"}
+	must(t, r.Update(t.Context(), again))
+}
+
 func TestHeadlessServiceHasNoAddress(t *testing.T) {
 	r := enginetest.Resources(t)
 	for _, name := range []string{"one", "two"} {

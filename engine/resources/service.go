@@ -1,6 +1,7 @@
 package resources
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"hash/fnv"
@@ -63,7 +64,8 @@ func keepClusterIP(obj, old client.Object) {
 	for i := range s.Spec.Ports {
 		p := &s.Spec.Ports[i]
 		for _, was := range o.Spec.Ports {
-			if p.NodePort == 0 && p.Port == was.Port && p.Protocol == was.Protocol {
+			// Defaults come later: a protocol left out is TCP.
+			if p.NodePort == 0 && p.Port == was.Port && cmp.Or(p.Protocol, corev1.ProtocolTCP) == was.Protocol {
 				p.NodePort = was.NodePort
 			}
 		}

@@ -3,6 +3,7 @@ package resources
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -134,14 +135,23 @@ func (r *Resources) validateCreate(obj client.Object) field.ErrorList {
 	if s, ok := obj.(*v1alpha1.Source); ok {
 		return v1alpha1.Validate(s)
 	}
-	return r.upstream.ValidateCreate(obj)
+	return withoutHealthPort(r.upstream.ValidateCreate(obj))
+}
+
+// withoutHealthPort leaves out that a Service with externalTrafficPolicy: Local
+// needs a healthCheckNodePort: Kubernetes fills it for an outside load balancer
+// to ask at, which Berth does not have.
+func withoutHealthPort(errs field.ErrorList) field.ErrorList {
+	return slices.DeleteFunc(errs, func(e *field.Error) bool {
+		return e.Type == field.ErrorTypeRequired && e.Field == "spec.healthCheckNodePort"
+	})
 }
 
 func (r *Resources) validateUpdate(obj, old client.Object) field.ErrorList {
 	if s, ok := obj.(*v1alpha1.Source); ok {
 		return v1alpha1.Validate(s)
 	}
-	return r.upstream.ValidateUpdate(obj, old)
+	return withoutHealthPort(r.upstream.ValidateUpdate(obj, old))
 }
 
 // ValidateCreate says what is wrong with an object that is not in the cluster,

@@ -305,3 +305,68 @@ func TestAHeldPruneGoesOnWhenTheLimitIsRaised(t *testing.T) {
 func held() metav1.Condition {
 	return metav1.Condition{Type: "Ready", Status: metav1.ConditionFalse, Reason: "PruneHeld", Message: "would delete 3 of 4"}
 }
+
+// everyKind is one of each that a repository may hold, saying as little as it may.
+const everyKind = `apiVersion: v1
+kind: Namespace
+metadata: {name: team}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: sa}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: s}
+stringData: {password: hunter2}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: plain}
+spec: {selector: {app: web}, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: headless}
+spec: {clusterIP: None, selector: {app: web}, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: nodeport}
+spec: {type: NodePort, ports: [{name: a, port: 80}, {name: b, port: 81}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: balanced}
+spec: {type: LoadBalancer, externalTrafficPolicy: Local, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: away}
+spec: {type: ExternalName, externalName: example.org}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: p, namespace: team}
+spec: {containers: [{name: c, image: v1, ports: [{containerPort: 80}], resources: {requests: {cpu: 10m}}}], volumes: [{name: v, emptyDir: {}}]}
+---
+apiVersion: apps/v1
+kind: ReplicaSet
+metadata: {name: rs}
+spec: {selector: {matchLabels: {app: rs}}, template: {metadata: {labels: {app: rs}}, spec: {containers: [{name: c, image: v1}]}}}
+---
+`
+
+func TestWhatWasAppliedIsNoChange(t *testing.T) {
+	f := start(t)
+	createSource(t, f)
+	body := everyKind + fmt.Sprintf(web, 2, "v1")
+	f.push(t, "c1", "", body, ready())
+	out, err := f.engine.Check(t.Context(), f.source(t), f.revision("c2", body))
+	if err != nil || len(out.Diagnostics) > 0 || !out.Plan.Empty() {
+		t.Errorf("%v\n%v\n%s", err, out.Diagnostics, out.Plan.Text())
+	}
+	if text := out.Plan.Text(); strings.Contains(text, "hunter2") {
+		t.Error(text)
+	}
+}
