@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
+	testingclock "k8s.io/utils/clock/testing"
 
 	"berth.dev/berth/api/client"
 	"berth.dev/berth/api/v1alpha1"
@@ -369,4 +370,26 @@ func TestWhatWasAppliedIsNoChange(t *testing.T) {
 	if text := out.Plan.Text(); strings.Contains(text, "hunter2") {
 		t.Error(text)
 	}
+}
+
+func TestARemoteIsPolledAtItsInterval(t *testing.T) {
+	r := enginetest.Resources(t)
+	views := live.New()
+	hands := testingclock.NewFakeClock(time.Now())
+	f := &fixture{Resources: r, remote: &remote{}}
+	f.engine = sync.New(sync.Options{Resources: r, Live: views, Fetcher: f.remote, Compiler: f.remote, Clock: hands, Log: enginetest.Log(t)})
+	enginetest.Go(t, f.engine.Run)
+	enginetest.Go(t, func(ctx context.Context) error { return views.Run(ctx, r) })
+	f.remote.push("c1", "", configMap("a", "1"))
+	createSource(t, f)
+	f.await(t, "c1", ready())
+	enginetest.Eventually(t, wait, func() string { return map[bool]string{false: "nobody waits"}[hands.HasWaiters()] })
+	f.remote.push("c2", "", configMap("a", "2"))
+	hands.Step(29 * time.Second)
+	time.Sleep(50 * time.Millisecond)
+	if s := f.source(t); s.Status.Observed.ID != "c1" {
+		t.Fatalf("observed %s before the interval was over", s.Status.Observed.ID)
+	}
+	hands.Step(time.Second)
+	f.await(t, "c2", ready())
 }
