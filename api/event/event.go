@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"log/slog"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -46,7 +47,7 @@ func (r *Recorder) Warning(ctx context.Context, gvk schema.GroupVersionKind, abo
 // record never fails its caller: an event that cannot be written is logged.
 func (r *Recorder) record(ctx context.Context, gvk schema.GroupVersionKind, about metav1.Object, kind, reason, message string) {
 	if len(message) > messageLimit {
-		message = message[:messageLimit-3] + "..."
+		message = strings.ToValidUTF8(message[:messageLimit-3], "") + "..."
 	}
 	now := metav1.NewTime(r.Clock.Now())
 	namespace := about.GetNamespace()

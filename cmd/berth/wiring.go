@@ -108,7 +108,7 @@ func newServer(o options, log *slog.Logger) (s *server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.tls, err = access.ServerTLS(o.dataDir, serverNames(o.nodeName, nodeIP), now.Now()); err != nil {
+	if s.tls, err = access.ServerTLS(o.dataDir, serverNames(o.nodeName, nodeIP), now.Now); err != nil {
 		return nil, err
 	}
 	s.handler = s.routes(up, tokens, repositories)

@@ -148,13 +148,43 @@ func TestTheCookieStaysWithTheServer(t *testing.T) {
 	}
 }
 
+func presented(t *testing.T, config *tls.Config) *x509.Certificate {
+	t.Helper()
+	cert, err := config.GetCertificate(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(cert.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return leaf
+}
+
+func TestTheCertificateIsRenewedBeforeItEnds(t *testing.T) {
+	now := time.Now()
+	config, err := access.ServerTLS(t.TempDir(), []string{"localhost"}, func() time.Time { return now })
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := presented(t, config)
+	now = now.Add(100 * 24 * time.Hour)
+	if again := presented(t, config); !again.Equal(first) {
+		t.Error("it was renewed long before its end")
+	}
+	now = first.NotAfter.Add(-24 * time.Hour)
+	if next := presented(t, config); !next.NotAfter.After(now.Add(300 * 24 * time.Hour)) {
+		t.Errorf("a day before its end it lasts until %v", next.NotAfter)
+	}
+}
+
 func TestTheCertificateIsOfItsNamesAndItsAuthority(t *testing.T) {
 	dir := t.TempDir()
 	now := time.Now()
 	names := []string{"localhost", "127.0.0.1", "::1", "node-1"}
 	var first []byte
 	for start := range 2 {
-		config, err := access.ServerTLS(dir, names, now)
+		config, err := access.ServerTLS(dir, names, func() time.Time { return now })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -169,10 +199,7 @@ func TestTheCertificateIsOfItsNamesAndItsAuthority(t *testing.T) {
 		}
 		roots := x509.NewCertPool()
 		roots.AppendCertsFromPEM(ca)
-		leaf, err := x509.ParseCertificate(config.Certificates[0].Certificate[0])
-		if err != nil {
-			t.Fatal(err)
-		}
+		leaf := presented(t, config)
 		for _, name := range names {
 			if _, err := leaf.Verify(x509.VerifyOptions{DNSName: name, Roots: roots, CurrentTime: now}); err != nil {
 				t.Errorf("%s: %v", name, err)
@@ -192,26 +219,26 @@ func TestTheCertificateIsOfItsNamesAndItsAuthority(t *testing.T) {
 
 func TestAnAuthorityIsNotReplacedInSilence(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := access.ServerTLS(dir, nil, time.Now()); err != nil {
+	if _, err := access.ServerTLS(dir, nil, time.Now); err != nil {
 		t.Fatal(err)
 	}
 	key := filepath.Join(dir, "ca.key")
 	if err := os.WriteFile(key, []byte("damaged"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := access.ServerTLS(dir, nil, time.Now()); err == nil || !strings.Contains(err.Error(), "ca.key") {
+	if _, err := access.ServerTLS(dir, nil, time.Now); err == nil || !strings.Contains(err.Error(), "ca.key") {
 		t.Errorf("with a damaged key: %v", err)
 	}
 	if err := os.Remove(key); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := access.ServerTLS(dir, nil, time.Now()); err == nil || !strings.Contains(err.Error(), "every client must then be told") {
+	if _, err := access.ServerTLS(dir, nil, time.Now); err == nil || !strings.Contains(err.Error(), "every client must then be told") {
 		t.Errorf("without its key: %v", err)
 	}
 	if err := os.Remove(access.CAFile(dir)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := access.ServerTLS(dir, nil, time.Now()); err != nil {
+	if _, err := access.ServerTLS(dir, nil, time.Now); err != nil {
 		t.Errorf("anew: %v", err)
 	}
 }

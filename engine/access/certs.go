@@ -15,23 +15,54 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 )
 
 const (
 	caLife     = 10 * 365 * 24 * time.Hour
 	serverLife = 365 * 24 * time.Hour
+	// renewBefore is how long before its end the server's certificate is made anew.
+	renewBefore = 30 * 24 * time.Hour
 )
 
 // CAFile is the certificate that clients trust.
 func CAFile(dir string) string { return filepath.Join(dir, "ca.crt") }
 
 // ServerTLS makes the server's certificate for its names, signed by an
-// authority of its own that is kept in dir. The server's key is never written.
-func ServerTLS(dir string, names []string, now time.Time) (*tls.Config, error) {
-	ca, caKey, err := authority(dir, now)
+// authority of its own that is kept in dir, and makes it anew before it ends.
+// The server's key is never written.
+func ServerTLS(dir string, names []string, now func() time.Time) (*tls.Config, error) {
+	ca, caKey, err := authority(dir, now())
 	if err != nil {
 		return nil, err
+	}
+	s := &signer{ca: ca, key: caKey, names: names, now: now}
+	if _, err := s.certificate(nil); err != nil {
+		return nil, err
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.certificate}, nil
+}
+
+// signer holds the server's present certificate.
+type signer struct {
+	ca    *x509.Certificate
+	key   *ecdsa.PrivateKey
+	names []string
+	now   func() time.Time
+
+	mu      sync.Mutex
+	current *tls.Certificate
+	until   time.Time
+}
+
+// certificate is the present one, or a new one when that ends soon.
+func (s *signer) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	if s.current != nil && now.Before(s.until.Add(-renewBefore)) {
+		return s.current, nil
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -40,21 +71,19 @@ func ServerTLS(dir string, names []string, now time.Time) (*tls.Config, error) {
 	cert := template("berth", now, serverLife)
 	cert.KeyUsage = x509.KeyUsageDigitalSignature
 	cert.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
-	for _, n := range names {
+	for _, n := range s.names {
 		if ip := net.ParseIP(n); ip != nil {
 			cert.IPAddresses = append(cert.IPAddresses, ip)
 		} else {
 			cert.DNSNames = append(cert.DNSNames, n)
 		}
 	}
-	der, err := x509.CreateCertificate(rand.Reader, cert, ca, &key.PublicKey, caKey)
+	der, err := x509.CreateCertificate(rand.Reader, cert, s.ca, &key.PublicKey, s.key)
 	if err != nil {
 		return nil, fmt.Errorf("sign the server's certificate: %w", err)
 	}
-	return &tls.Config{
-		MinVersion:   tls.VersionTLS12,
-		Certificates: []tls.Certificate{{Certificate: [][]byte{der, ca.Raw}, PrivateKey: key}},
-	}, nil
+	s.current, s.until = &tls.Certificate{Certificate: [][]byte{der, s.ca.Raw}, PrivateKey: key}, cert.NotAfter
+	return s.current, nil
 }
 
 // authority reads the authority of a data directory, or makes one.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"berth.dev/berth/api/client"
 )
@@ -41,13 +42,27 @@ func (e *eventExpiry) expire(ctx context.Context) error {
 	if err := e.resources.List(ctx, &all, client.ListOptions{}); err != nil {
 		return err
 	}
-	t := e.resources.Begin()
 	for i := range all.Items {
-		if e.clock.Since(all.Items[i].LastTimestamp.Time) > eventTTL {
-			if err := t.Delete(ctx, &all.Items[i], client.DeleteOptions{}); ignoreNotFound(err) != nil {
-				return err
-			}
+		event := &all.Items[i]
+		if e.clock.Since(lastSaid(event)) <= eventTTL {
+			continue
+		}
+		err := e.resources.Delete(ctx, event, client.DeleteOptions{UID: event.UID, ResourceVersion: event.ResourceVersion})
+		// A conflict: it was said again at this moment, and stays.
+		if ignoreNotFound(err) != nil && !apierrors.IsConflict(err) {
+			return err
 		}
 	}
-	return t.Commit(ctx)
+	return nil
+}
+
+// lastSaid is when an Event was last repeated; those of events.k8s.io have only
+// the time at which they were first said.
+func lastSaid(e *corev1.Event) time.Time {
+	for _, t := range []time.Time{e.LastTimestamp.Time, e.EventTime.Time} {
+		if !t.IsZero() {
+			return t
+		}
+	}
+	return e.CreationTimestamp.Time
 }

@@ -40,7 +40,8 @@ type placement struct {
 type nodeUse struct {
 	used   scheduler.Requests
 	owners map[types.UID]int
-	ports  map[string]bool
+	// ports counts the Pods on each host port: a Pod may be bound beside another by hand.
+	ports map[string]int
 }
 
 func newScheduling(c *cluster) *scheduling {
@@ -109,13 +110,13 @@ func (s *scheduling) placeLocked(pod *corev1.Pod, node string) {
 	s.placed[key] = p
 	use := s.onNode[node]
 	if use == nil {
-		use = &nodeUse{used: scheduler.Requests{}, owners: map[types.UID]int{}, ports: map[string]bool{}}
+		use = &nodeUse{used: scheduler.Requests{}, owners: map[types.UID]int{}, ports: map[string]int{}}
 		s.onNode[node] = use
 	}
 	use.used.Add(p.need)
 	use.owners[p.owner]++
 	for _, port := range p.ports {
-		use.ports[port] = true
+		use.ports[port]++
 	}
 }
 
@@ -139,7 +140,9 @@ func (s *scheduling) removeLocked(key types.NamespacedName) bool {
 		delete(use.owners, p.owner)
 	}
 	for _, port := range p.ports {
-		delete(use.ports, port)
+		if use.ports[port]--; use.ports[port] == 0 {
+			delete(use.ports, port)
+		}
 	}
 	return true
 }

@@ -24,6 +24,9 @@ func (p Plan) Summary() string {
 		}
 	}
 	if len(parts) == 0 {
+		if p.Unchanged == 1 {
+			return "no change, 1 object is as it should be"
+		}
 		return fmt.Sprintf("no change, %d objects are as they should be", p.Unchanged)
 	}
 	if p.Unchanged > 0 {

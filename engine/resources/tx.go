@@ -69,6 +69,9 @@ func (t *Tx) Replace(ctx context.Context, obj client.Object) error {
 		return err
 	}
 	obj.SetResourceVersion("")
+	if s, ok := obj.(*corev1.Service); ok {
+		keepClusterIP(s, old) // clients go on with the address that they know
+	}
 	return t.create(ctx, obj, old, kv.Revision)
 }
 

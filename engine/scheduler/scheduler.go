@@ -23,8 +23,8 @@ type Node struct {
 	Used Requests
 	// Owners counts those Pods by the UID of their controller.
 	Owners map[types.UID]int
-	// HostPorts that are taken, as "TCP/8080".
-	HostPorts map[string]bool
+	// HostPorts counts the Pods on each port that is taken, as "TCP/8080".
+	HostPorts map[string]int
 }
 
 // Decision is the answer for one Pod. Node is empty when none fits; then
@@ -91,7 +91,7 @@ func fits(pod *corev1.Pod, need Requests, n *Node) ([]reason, bool) {
 		why = append(why, reason{"does " + text, "do " + text})
 	}
 	for _, p := range hostPorts(pod) {
-		if n.HostPorts[p] {
+		if n.HostPorts[p] > 0 {
 			why = append(why, reason{"has host port " + p + " taken", "have host port " + p + " taken"})
 		}
 	}

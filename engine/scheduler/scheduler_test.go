@@ -18,7 +18,7 @@ func node(name, cpu, memory string, change ...func(*Node)) Node {
 			},
 			Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}},
 		},
-	}, Used: Requests{}, Owners: map[types.UID]int{}, HostPorts: map[string]bool{}}
+	}, Used: Requests{}, Owners: map[types.UID]int{}, HostPorts: map[string]int{}}
 	for _, f := range change {
 		f(&n)
 	}
@@ -89,7 +89,7 @@ func TestPlace(t *testing.T) {
 		},
 		"host port": {
 			pod("1", "1Gi", func(p *corev1.Pod) { p.Spec.Containers[0].Ports = []corev1.ContainerPort{{HostPort: 80}} }),
-			[]Node{node("a", "2", "2Gi", func(n *Node) { n.HostPorts["TCP/80"] = true })},
+			[]Node{node("a", "2", "2Gi", func(n *Node) { n.HostPorts["TCP/80"] = 1 })},
 			Decision{Message: "0/1 nodes fit: 1 has host port TCP/80 taken"},
 		},
 		"number of pods": {

@@ -76,6 +76,11 @@ func (e *Engine) Check(ctx context.Context, src *v1alpha1.Source, rev revision.R
 	}
 	if !allowsPrune(rev.Message) {
 		out.Held = out.Plan.Gate(*src.Spec.MaxPrune)
+		if out.Held == "" {
+			if out.Held, err = e.foreign(ctx, src.Name, out.Plan); err != nil {
+				return Outcome{}, err
+			}
+		}
 	}
 	if out.Waits == "" {
 		err = e.stage(ctx, &out)
@@ -111,6 +116,32 @@ func sortDiagnostics(ds []v1alpha1.Diagnostic) {
 	slices.SortStableFunc(ds, func(a, b v1alpha1.Diagnostic) int {
 		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
+}
+
+// foreign says whether a Namespace would be deleted that holds what the Source
+// does not own: it would go with the Namespace.
+func (e *Engine) foreign(ctx context.Context, source string, p plan.Plan) (string, error) {
+	for _, s := range p.Steps {
+		if s.Action != plan.Delete || s.Key.Kind != "Namespace" {
+			continue
+		}
+		for _, gvk := range Kinds() {
+			row, _ := e.Resources.ByKind(gvk)
+			if !row.Namespaced {
+				continue
+			}
+			list, err := e.Resources.Objects(ctx, row, resources.ListRequest{Namespace: s.Key.Name})
+			if err != nil {
+				return "", fmt.Errorf("list what namespace %s holds: %w", s.Key.Name, err)
+			}
+			for _, obj := range list.Objects {
+				if owner, _ := resources.Managed(obj); owner != source && len(obj.GetOwnerReferences()) == 0 {
+					return fmt.Sprintf("would delete namespace %s with what others keep in it, such as %s %s", s.Key.Name, row.Kind, obj.GetName()), nil
+				}
+			}
+		}
+	}
+	return "", nil
 }
 
 // allowsPrune looks for the trailer that approves deletions.

@@ -369,3 +369,22 @@ func TestClusterRefusalsAreFoundBeforeTheWrite(t *testing.T) {
 		t.Errorf("a check wrote something: %v", err)
 	}
 }
+
+func TestNamespaceWithContentOfOthersIsHeld(t *testing.T) {
+	f := start(t)
+	createSource(t, f)
+	namespace := "apiVersion: v1\nkind: Namespace\nmetadata: {name: team}\n"
+	f.push(t, "c1", "", configMap("a", "1")+"---\n"+configMap("b", "1")+"---\n"+namespace, ready())
+	others := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: "others"}}
+	if err := f.Create(t.Context(), others); err != nil {
+		t.Fatal(err)
+	}
+	without := configMap("a", "1") + "---\n" + configMap("b", "1")
+	f.push(t, "c2", "", without, metav1.Condition{
+		Type: "Ready", Status: metav1.ConditionFalse, Reason: "PruneHeld", Message: "would delete namespace team with what others keep in it, such as ConfigMap others",
+	})
+	if err := f.Delete(t.Context(), others, client.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	f.push(t, "c3", "", without, ready())
+}
