@@ -154,7 +154,14 @@ func (ks kinds) plainFile(f revision.File, content []byte) admitted {
 		docs, out.problems = document.YAML(f.Path, content)
 	}
 	if !anyManifest(docs) && (len(docs) > 0 && len(out.problems) == 0 || !mentions.Match(content)) && utf8Text(out.problems) {
+		broken := out.problems
 		out.problems = nil
+		if !isJSON && len(broken) > 0 {
+			p := broken[0]
+			p.Warning, p.Message = true, "passed over, for nothing in it says that it is a manifest: "+p.Message+"; list it in .berthignore to silence this"
+			out.problems = []document.Problem{p}
+			return out
+		}
 		if !isJSON && len(bytes.TrimSpace(content)) > 0 && len(docs) > 0 {
 			out.problems = []document.Problem{{Pos: document.Pos{Path: f.Path}, Warning: true,
 				Message: "passed over: no apiVersion and kind in it; list it in .berthignore to silence this"}}

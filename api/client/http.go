@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"reflect"
 	"strings"
+	"syscall"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -197,7 +199,7 @@ func (c *HTTP) send(ctx context.Context, method, path string, body []byte) (*htt
 	}
 	response, err := c.Client.Do(r)
 	if err != nil {
-		return nil, fmt.Errorf("reach the server: %w", err)
+		return nil, Unreachable(err)
 	}
 	if response.StatusCode < 300 {
 		return response, nil
@@ -209,6 +211,14 @@ func (c *HTTP) send(ctx context.Context, method, path string, body []byte) (*htt
 		return nil, &apierrors.StatusError{ErrStatus: status}
 	}
 	return nil, apierrors.NewGenericServerResponse(response.StatusCode, method, schema.GroupResource{}, path, strings.TrimSpace(string(text)), 0, true)
+}
+
+// Unreachable adds the remedy to an error of a connection.
+func Unreachable(err error) error {
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return fmt.Errorf("reach the server: %w; start it with berth up", err)
+	}
+	return fmt.Errorf("reach the server: %w", err)
 }
 
 // kind of an object, or of the items of a list.

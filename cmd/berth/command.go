@@ -19,6 +19,7 @@ transaction, and makes the node match.`,
   berth validate ./deploy       check a working tree, no cluster needed
   berth plan ./deploy           show what it would change
   berth status                  how the Sources are doing`,
+		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}

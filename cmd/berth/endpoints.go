@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net/http"
 
@@ -50,7 +51,7 @@ func (e *endpoints) plan(w http.ResponseWriter, r *http.Request) {
 		src = &v1alpha1.Source{ObjectMeta: metav1.ObjectMeta{Name: name}}
 		v1alpha1.SetDefaults(src)
 		if errs := v1alpha1.Validate(src); len(errs) > 0 {
-			http.Error(w, errs.ToAggregate().Error(), http.StatusBadRequest)
+			http.Error(w, fmt.Sprintf("%q cannot be the name of a Source (lower case letters, digits and -): name one with --source", name), http.StatusBadRequest)
 			return
 		}
 	}

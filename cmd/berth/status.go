@@ -172,6 +172,11 @@ func watchStatus(ctx context.Context, c client.Client, out io.Writer, args []str
 	return f.err
 }
 
+// missing says that there is no such Source, and what makes one.
+func missing(name string) error {
+	return fmt.Errorf("there is no Source %s; a push to /git/%s.git makes it", name, name)
+}
+
 type statusFollower struct {
 	out  io.Writer
 	only string
@@ -181,12 +186,21 @@ type statusFollower struct {
 }
 
 // Synced implements client.Follower.
-func (f *statusFollower) Synced() {}
+func (f *statusFollower) Synced() {
+	if f.only != "" && f.last[f.only] == "" {
+		f.err = missing(f.only)
+		f.end()
+	}
+}
 
 // Gone implements client.Follower.
 func (f *statusFollower) Gone(obj client.Object) {
 	if f.only == "" || f.only == obj.GetName() {
 		fmt.Fprintf(f.out, "%s  was removed\n", obj.GetName())
+		if f.only != "" {
+			f.err = missing(f.only)
+			f.end()
+		}
 	}
 }
 

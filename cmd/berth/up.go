@@ -86,6 +86,9 @@ func reachable(a net.Addr) string {
 	return "https://" + net.JoinHostPort(host, port)
 }
 
+// stoppedFile is there when berth down has ended what the store says is running.
+func stoppedFile(dir string) string { return filepath.Join(dir, "stopped") }
+
 func lockFile(dir string) string { return filepath.Join(dir, "berth.pid") }
 
 // lockDataDir keeps a second process out, and leaves the number of this one.
@@ -147,6 +150,10 @@ func down(ctx context.Context, o options, out io.Writer) error {
 	}
 	defer lock.Close()
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	// Before anything stops: a start that finds the mark knows that nothing runs.
+	if err := os.WriteFile(stoppedFile(o.dataDir), nil, 0o600); err != nil {
+		return fmt.Errorf("note that everything is stopped: %w", err)
+	}
 	err = nodeagent.Teardown(ctx, nodeagent.Options{DataDir: o.dataDir, BinDir: o.binDir, ContainerdAddress: o.containerd, Log: log})
 	if err != nil {
 		return fmt.Errorf("remove what the node ran: %w", err)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -10,10 +11,12 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"berth.dev/berth/api/client"
 	"berth.dev/berth/api/v1alpha1"
 	"berth.dev/berth/cue"
 	"berth.dev/berth/engine/sync"
@@ -122,7 +125,7 @@ Exit code: 0 when nothing would change, 2 when something would, 1 on errors.`,
 	}
 	c.register(cmd.Flags())
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "text, json or markdown")
-	cmd.Flags().StringVar(&source, "source", "", "the Source to compare with (default: the name of the repository's folder)")
+	cmd.Flags().StringVar(&source, "source", "", "the Source to compare with (default: the one that a remote of the repository names, else the name of its folder)")
 	return cmd
 }
 
@@ -171,7 +174,8 @@ func plan(ctx context.Context, r *remote, dir, source, output string, stdout, st
 	return nil
 }
 
-// repositoryName is the folder that holds the repository of dir, or dir itself.
+// repositoryName is the Source that the repository of dir is pushed to, as its
+// remotes say, or else the name of its folder.
 func repositoryName(dir string) (string, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
@@ -179,12 +183,25 @@ func repositoryName(dir string) (string, error) {
 	}
 	for at := abs; ; at = filepath.Dir(at) {
 		if _, err := os.Stat(filepath.Join(at, ".git")); err == nil {
-			return strings.ToLower(filepath.Base(at)), nil
+			return cmp.Or(pushedTo(filepath.Join(at, ".git", "config")), strings.ToLower(filepath.Base(at))), nil
 		}
 		if at == filepath.Dir(at) {
 			return strings.ToLower(filepath.Base(abs)), nil
 		}
 	}
+}
+
+// pushedTo finds a remote that is a built-in endpoint in git's configuration.
+func pushedTo(config string) string {
+	b, err := os.ReadFile(config)
+	if err != nil {
+		return ""
+	}
+	found := regexp.MustCompile(`(?m)^\s*url\s*=\s*\S+/git/([a-z0-9-]+)\.git/?\s*$`).FindSubmatch(b)
+	if found == nil {
+		return ""
+	}
+	return string(found[1])
 }
 
 // post sends a body to one of our own endpoints and decodes the answer.
@@ -197,7 +214,7 @@ func (r *remote) post(ctx context.Context, path string, body io.Reader, into any
 	q.Header.Set("Content-Type", "application/octet-stream")
 	response, err := r.Client.Do(q)
 	if err != nil {
-		return fmt.Errorf("reach the server: %w", err)
+		return client.Unreachable(err)
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {

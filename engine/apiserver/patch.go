@@ -107,6 +107,9 @@ func (s *Server) patchOnce(q *request, language types.PatchType, body []byte) (c
 		}
 	}
 	if !exists {
+		if err := s.openNamespace(q); err != nil {
+			return nil, 0, err
+		}
 		return next, http.StatusCreated, s.write(q, "create", next)
 	}
 	if next.GetResourceVersion() == "" {

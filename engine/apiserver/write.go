@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -145,6 +146,9 @@ func (s *Server) create(w http.ResponseWriter, q *request) error {
 	if err := s.unmanaged(obj, q); err != nil {
 		return err
 	}
+	if err := s.openNamespace(q); err != nil {
+		return err
+	}
 	if err := s.managers.note(q, q.row.New(), obj); err != nil {
 		return err
 	}
@@ -153,6 +157,23 @@ func (s *Server) create(w http.ResponseWriter, q *request) error {
 		return err
 	}
 	return s.answer(w, q, http.StatusCreated, obj)
+}
+
+// openNamespace refuses to add to a Namespace that a Source owns: Git is the
+// only writer there. What programs note, Events and Leases, is let in.
+func (s *Server) openNamespace(q *request) error {
+	if !q.row.Namespaced || q.row.Kind == "Event" || q.row.Kind == "Lease" {
+		return nil
+	}
+	var ns corev1.Namespace
+	if err := s.Resources.Get(q.Context(), types.NamespacedName{Name: q.namespace}, &ns); err != nil {
+		return err
+	}
+	if source, ok := resources.Managed(&ns); ok {
+		return apierrors.NewForbidden(q.row.GroupResource(), q.name, fmt.Errorf(
+			"namespace %s is managed by Source %s: add the object to its repository and push, or use another namespace", ns.Name, source))
+	}
+	return nil
 }
 
 // write carries out one change, or only checks it when the request is a dry run.

@@ -59,7 +59,7 @@ func newReplicaSets(c *cluster) *replicaSets {
 
 // Run works until the context ends.
 func (r *replicaSets) Run(ctx context.Context) error {
-	return r.loop.run(ctx, r.ReplicaSets, r.Pods)
+	return r.loop.run(ctx, r.ReplicaSets, r.Pods, r.Namespaces)
 }
 
 func (r *replicaSets) podChanged(old, now *corev1.Pod) {
@@ -126,13 +126,19 @@ func (r *replicaSets) reconcile(ctx context.Context, key types.NamespacedName) e
 	}
 	// Until the view has caught up, what is missing cannot be told from what
 	// was just made. The event that is waited for brings the key back.
-	if rs.DeletionTimestamp == nil && r.settled(rs.UID) {
+	if rs.DeletionTimestamp == nil && r.settled(rs.UID) && !r.going(rs.Namespace) {
 		if err := r.scale(ctx, rs, active); err != nil {
 			r.reportFailure(ctx, rs, err)
 			return err
 		}
 	}
 	return r.updateStatus(ctx, rs, active)
+}
+
+// going: the Namespace is being deleted, and nothing can be created in it.
+func (r *replicaSets) going(namespace string) bool {
+	ns, ok := r.Namespaces.Get(types.NamespacedName{Name: namespace})
+	return ok && ns.DeletionTimestamp != nil
 }
 
 func (r *replicaSets) scale(ctx context.Context, rs *appsv1.ReplicaSet, active []*corev1.Pod) error {

@@ -76,14 +76,19 @@ func waiting(p *corev1.Pod) (Health, bool) {
 			"CreateContainerConfigError", "CreateContainerError", "RunContainerError":
 			state = Degraded
 		case "ContainerCreating", "PodInitializing":
-			continue
+			if w.Message == "" {
+				continue
+			}
 		}
 		text := fmt.Sprintf("container %s: %s", s.Name, w.Reason)
 		if w.Message != "" {
 			text += ": " + w.Message
 		}
 		if last := s.LastTerminationState.Terminated; w.Reason == "CrashLoopBackOff" && last != nil {
-			text += fmt.Sprintf(" (last exit code %d)", last.ExitCode)
+			text = fmt.Sprintf("container %s: CrashLoopBackOff: its last run ended with exit code %d (%s)", s.Name, last.ExitCode, last.Reason)
+			if last.Message != "" {
+				text += ": " + strings.TrimSpace(last.Message)
+			}
 		}
 		return Health{state, text}, true
 	}

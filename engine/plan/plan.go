@@ -151,6 +151,8 @@ func compare(d Desired, commit string) (Step, bool) {
 	if d.Immutable != "" {
 		mark(d.Object, commit)
 		s.Action, s.Why, s.Fields = Replace, d.Immutable, Fields(d.Live, d.Object)
+		// The node is the scheduler's choice, not a change that somebody made.
+		s.Fields = slices.DeleteFunc(s.Fields, func(f Field) bool { return d.Key.Kind == "Pod" && f.Path == "spec.nodeName" })
 		return s, true
 	}
 	if equality.Semantic.DeepEqual(d.Live, d.Object) {

@@ -70,8 +70,10 @@ func (e *Engine) touched(obj client.Object) {
 
 // progress is how far the workloads of a Source have come.
 type progress struct {
-	health    health.Health
-	object    string
+	health health.Health
+	object string
+	// others counts the objects that are as bad.
+	others    int
 	scheduled bool
 	started   bool
 }
@@ -135,6 +137,9 @@ func (r *runner) report(src *v1alpha1.Source, p progress, now time.Time) {
 	}
 	if p.health.State != health.Healthy {
 		message = p.object + ": " + p.health.Reason
+		if p.others > 0 {
+			message += fmt.Sprintf(" (and %d more objects are %s)", p.others, p.health.State)
+		}
 	}
 	r.condition(src, v1alpha1.ConditionHealthy, status, reason, message)
 }
@@ -169,8 +174,11 @@ func (r *runner) conclude(src *v1alpha1.Source) {
 func (e *Engine) assess(source string, expected map[plan.Key]int64) progress {
 	out := progress{scheduled: true, started: true}
 	note := func(h health.Health, object string) {
-		if h.Worse(out.health) {
-			out.health, out.object = h, object
+		switch {
+		case h.Worse(out.health):
+			out.health, out.object, out.others = h, object, 0
+		case h.State == out.health.State && h.State != health.Healthy:
+			out.others++
 		}
 	}
 	for _, d := range ofSource(e.Live.Deployments.All(), source) {

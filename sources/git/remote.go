@@ -61,7 +61,7 @@ func (f *Fetcher) remote(raw string) (*url, error) {
 	return &url{endpoint: endpoint}, nil
 }
 
-var errNotAllowed = fmt.Errorf("this address is not allowed as a source; an administrator can allow local ones with a flag")
+var errNotAllowed = fmt.Errorf("this address is not allowed as a source; an administrator can allow local ones with berth up --allow-local-sources")
 
 // display is a URL without what may be a password.
 func display(raw string) string {

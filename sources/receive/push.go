@@ -196,7 +196,7 @@ func (s *Server) admissible(repo *repository, both *layered, current map[string]
 		}
 	}
 	if !c.old.IsZero() && !tree.Ancestor(both, c.old, c.new) && (s.opts.AllowForce == nil || !s.opts.AllowForce(user, repo.name, c.ref)) {
-		return "history would be rewritten; fetch and rebase"
+		return "history would be rewritten; fetch and rebase, or go back with git revert"
 	}
 	return ""
 }

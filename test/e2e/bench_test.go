@@ -114,7 +114,7 @@ func bareStart(b *testing.B, m *machine, r *containerd.Runtime, image pods.Image
 	began := time.Now()
 	err := r.Start(b.Context(), pods.Container{
 		ID: id, Group: id, Image: image, Args: []string{"/shop", "backend"}, Env: []string{"TOKEN=bench"}, WorkingDir: "/",
-		CgroupParent: "/berth-bare", Stdout: stdout, Stderr: stderr,
+		CgroupParent: "/berth/bare", Stdout: stdout, Stderr: stderr,
 	})
 	took := time.Since(began)
 	if err != nil {

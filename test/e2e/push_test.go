@@ -287,7 +287,8 @@ func TestSecondServerNamesTheFirst(t *testing.T) {
 func TestDownLeavesNothing(t *testing.T) {
 	before := traces(t)
 	m := boot(t)
-	m.repository("shop", "shop").ready()
+	r := m.repository("shop", "shop")
+	r.ready()
 	if during := traces(t); during == before {
 		t.Fatal("the listing does not show a running Berth")
 	}
@@ -296,6 +297,13 @@ func TestDownLeavesNothing(t *testing.T) {
 	if after := traces(t); after != before {
 		t.Errorf("left behind:\n%s\nbefore:\n%s", after, before)
 	}
+	// Started again, it does not take what it stopped for running.
+	m.up()
+	if c := m.source("shop").condition("Ready"); c.Status == "True" {
+		ask(t, m.clusterIP("shop", "front"))
+	}
+	r.ready()
+	ask(t, m.clusterIP("shop", "front"))
 }
 
 // traces lists what a Berth makes on a machine.
@@ -360,7 +368,15 @@ func TestKubectlAsItIs(t *testing.T) {
 			}
 		}
 	}
-	out, err := m.try("kubectl", "delete", "deployment", "front", "-n", "shop")
+	out, err := m.try("kubectl", "create", "configmap", "mine", "-n", "shop")
+	if err == nil || !strings.Contains(out, "namespace shop is managed by Source shop") {
+		t.Errorf("a managed namespace was not protected: %v\n%s", err, out)
+	}
+	out, err = m.try("berth", "status", "shopp", "--watch")
+	if err == nil || !strings.Contains(out, "there is no Source shopp") {
+		t.Errorf("status of a Source that is not there: %v\n%s", err, out)
+	}
+	out, err = m.try("kubectl", "delete", "deployment", "front", "-n", "shop")
 	if err == nil || !strings.Contains(out, "managed by Source shop: edit deploy/shop.cue:28") {
 		t.Errorf("a managed object was not protected: %v\n%s", err, out)
 	}

@@ -83,7 +83,8 @@ func TestPlanShowsWhatAPushThenDoes(t *testing.T) {
 	}
 	r.edit("deploy/shop.cue", "replicas: 3", "replicas: 2")
 	r.edit("deploy/shop.cue", "Welcome aboard", "Ahoy")
-	planned, err := m.try("berth", "plan", r.dir, "--source", "shop")
+	// The remote of the clone says which Source it is.
+	planned, err := m.try("berth", "plan", r.dir)
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != 2 {
 		t.Errorf("plan with changes ended with %v, want exit code 2", err)
