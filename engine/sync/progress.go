@@ -138,7 +138,7 @@ func (r *runner) report(src *v1alpha1.Source, p progress, now time.Time) {
 	if p.health.State != health.Healthy {
 		message = p.object + ": " + p.health.Reason
 		if p.others > 0 {
-			message += fmt.Sprintf(" (and %d more objects are %s)", p.others, p.health.State)
+			message += fmt.Sprintf(" (%d more %s)", p.others, p.health.State)
 		}
 	}
 	r.condition(src, v1alpha1.ConditionHealthy, status, reason, message)
