@@ -22,7 +22,7 @@ import (
 )
 
 // gcPercent trades a little CPU for a smaller heap (a percentage of the live heap).
-const gcPercent = 50
+const gcPercent = 75
 
 func upCommand() *cobra.Command {
 	var o options

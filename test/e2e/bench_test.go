@@ -56,6 +56,8 @@ func (m *machine) empty(name string) *repository {
 // sincePush is the time from the push until everything was ready.
 func (r *repository) sincePush() time.Duration {
 	r.m.t.Helper()
+	// One process that follows, for asking again and again would cost what is measured.
+	r.m.berth("status", r.name, "--watch")
 	r.ready()
 	t := r.m.source(r.name).Status.Timeline
 	if t[0].Name != "pushed" {
