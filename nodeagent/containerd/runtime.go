@@ -76,8 +76,25 @@ func (r *Runtime) Version(ctx context.Context) (string, error) {
 	return v.Version, err
 }
 
+// startLimit is how long containerd may take to start a container. A containerd
+// that was killed in the middle of a start may wait for that shim for ever; the
+// caller tries again.
+const startLimit = time.Minute
+
+var errStuck = errors.New("containerd did not start the container within " + startLimit.String())
+
+// stuck names the limit when it is what ended a start.
+func stuck(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); errors.Is(cause, errStuck) {
+		return cause
+	}
+	return err
+}
+
 // Start implements pods.Runtime.
 func (r *Runtime) Start(ctx context.Context, c pods.Container) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, startLimit, errStuck)
+	defer cancel()
 	image, err := r.client.GetImage(ctx, c.Image.Name)
 	if err != nil {
 		return fmt.Errorf("find image %s: %w", c.Image.Name, err)
@@ -89,7 +106,7 @@ func (r *Runtime) Start(ctx context.Context, c pods.Container) error {
 	task, err := container.NewTask(ctx, fileIO(c), containerd.WithNoNewKeyring)
 	if err != nil {
 		r.discard(container)
-		return fmt.Errorf("create: %w", err)
+		return fmt.Errorf("create: %w", stuck(ctx, err))
 	}
 	if err := task.Start(ctx); err != nil {
 		cleanup, cancel := detached()
@@ -289,7 +306,7 @@ func (r *Runtime) Exec(ctx context.Context, id string, command []string, out io.
 	if err != nil {
 		return 0, err
 	}
-	if err := p.Start(ctx); err != nil {
+	if err := startProcess(p); err != nil {
 		return 0, err
 	}
 	select {

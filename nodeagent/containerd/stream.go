@@ -61,19 +61,23 @@ func (r *Runtime) Attend(ctx context.Context, id string, p Process) (int, error)
 	}
 	ctx, leave := context.WithCancel(ctx)
 	defer leave()
-	cleanup, cancel := detached()
-	defer cancel()
 	exec, err := task.Exec(ctx, fmt.Sprintf("exec-%d", time.Now().UnixNano()), &process, cio.NewCreator(options...))
 	if err != nil {
 		return 0, err
 	}
-	defer func() { _, _ = exec.Delete(cleanup, containerd.WithProcessKill) }() // it may have ended
+	defer func() {
+		cleanup, cancel := detached()
+		defer cancel()
+		_, _ = exec.Delete(cleanup, containerd.WithProcessKill) // it may have ended
+	}()
 	// The wait outlives a long session; it ends with the process.
 	exited, err := exec.Wait(context.WithoutCancel(ctx))
 	if err != nil {
 		return 0, err
 	}
-	if err := exec.Start(ctx); err != nil {
+	// Not with ctx: a start that is given up half way leaves a process that
+	// nobody knows of.
+	if err := startProcess(exec); err != nil {
 		return 0, fmt.Errorf("start %s: %w", p.Command[0], err)
 	}
 	if p.Resize != nil {
@@ -121,6 +125,13 @@ func (e *ending) Read(b []byte) (int, error) {
 		e.once.Do(func() { close(e.end) })
 	}
 	return n, err
+}
+
+// startProcess starts a process whatever becomes of who asked for it.
+func startProcess(p containerd.Process) error {
+	ctx, cancel := detached()
+	defer cancel()
+	return p.Start(ctx)
 }
 
 func resize(ctx context.Context, p containerd.Process, next func() (uint16, uint16, bool)) {
