@@ -145,7 +145,9 @@ func (a *Agent) Run(ctx context.Context) error {
 		}
 		group.Go(func() error { return a.daemon.Run(ctx) })
 	}
-	runtime, err := containerd.Connect(runtimeOptions(a.opts, a.address))
+	options := runtimeOptions(a.opts, a.address)
+	options.Daemon = a.daemon
+	runtime, err := containerd.Connect(options)
 	if err != nil {
 		return err
 	}

@@ -51,7 +51,7 @@ func newMachine(t *testing.T) *machine {
 			os.Remove(d)
 		}
 	})
-	m.runtime, err = containerd.Connect(containerd.Options{Address: m.daemon.Address(), RuncPath: m.daemon.BinDir + "/runc", RuncRoot: dir + "/runc", Log: log})
+	m.runtime, err = containerd.Connect(containerd.Options{Address: m.daemon.Address(), RuncPath: m.daemon.BinDir + "/runc", RuncRoot: dir + "/runc", Daemon: m.daemon, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -86,6 +86,18 @@ func (d *Daemon) Run(ctx context.Context) error {
 	return nil
 }
 
+// Kill ends containerd at once; Run starts it again. Containers are not touched.
+func (d *Daemon) Kill() error {
+	pid := d.running()
+	if pid == 0 {
+		return nil
+	}
+	if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("kill containerd (process %d): %w", pid, err)
+	}
+	return nil
+}
+
 // running is the pid of a containerd of ours, or 0. The pid file alone is not
 // proof: the number may have been given to another process.
 func (d *Daemon) running() int {

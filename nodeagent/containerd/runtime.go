@@ -37,7 +37,10 @@ type Options struct {
 	RuncPath string
 	// RuncRoot is where runc keeps its state.
 	RuncRoot string
-	Log      *slog.Logger
+	// Daemon is the containerd at Address when it is ours, else nil: it is
+	// started anew when it cannot mend itself.
+	Daemon *Daemon
+	Log    *slog.Logger
 }
 
 // Runtime runs containers with containerd.
@@ -79,9 +82,29 @@ func (r *Runtime) Version(ctx context.Context) (string, error) {
 // startLimit is how long containerd may take to start a container. A containerd
 // that was killed in the middle of a start may wait for that shim for ever; the
 // caller tries again.
-const startLimit = time.Minute
+const startLimit = 30 * time.Second
 
 var errStuck = errors.New("containerd did not start the container within " + startLimit.String())
+
+// mend starts containerd anew when it has kept the remains of a start that
+// failed: they would fail every further start of the container, and only its own start
+// clears them away. Running containers do not notice.
+func (r *Runtime) mend(id string) {
+	if r.opts.Daemon == nil {
+		return
+	}
+	remains := filepath.Join(r.opts.Daemon.Dir, "state", "io.containerd.runtime.v2.task", namespace, id)
+	for range 10 { // what is being cleared away is gone in a moment
+		if _, err := os.Stat(remains); err != nil {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	r.opts.Log.Warn("containerd keeps the remains of a failed start; it is started anew", "container", id)
+	if err := r.opts.Daemon.Kill(); err != nil {
+		r.opts.Log.Warn("end containerd", "err", err)
+	}
+}
 
 // stuck names the limit when it is what ended a start.
 func stuck(ctx context.Context, err error) error {
@@ -105,8 +128,10 @@ func (r *Runtime) Start(ctx context.Context, c pods.Container) error {
 	}
 	task, err := container.NewTask(ctx, fileIO(c), containerd.WithNoNewKeyring)
 	if err != nil {
+		err = stuck(ctx, err)
 		r.discard(container)
-		return fmt.Errorf("create: %w", stuck(ctx, err))
+		r.mend(c.ID)
+		return fmt.Errorf("create: %w", err)
 	}
 	if err := task.Start(ctx); err != nil {
 		cleanup, cancel := detached()
