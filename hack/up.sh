@@ -28,17 +28,28 @@ start() {
 	die "berth does not answer after 30 s; its log is $log"
 }
 
-# clone makes the repository that the user goes on with.
+# to_server is git with the server's own authority: one that the environment
+# names would be taken instead.
+to_server() { env -u GIT_SSL_CAINFO git -C "$repo" -c http.proxy= "$@"; }
+
+# clone makes the repository that the user goes on with: the example, or what
+# an earlier make up has left on the server.
 clone() {
 	[ -d "$repo/.git" ] && return 0
-	mkdir -p "$(dirname "$repo")"
-	cp -r "$root/examples/shop" "$repo"
+	mkdir -p "$repo"
 	git -C "$repo" init -q -b main
 	git -C "$repo" config user.name >/dev/null || git -C "$repo" config user.name "Shop owner"
 	git -C "$repo" config user.email >/dev/null || git -C "$repo" config user.email "owner@shop.example"
+	git -C "$repo" remote add berth "$(address)/git/shop.git"
+	trust
+	if to_server fetch -q berth main 2>/dev/null; then
+		say "the server has the shop already: its repository is cloned to $repo"
+		git -C "$repo" reset -q --hard berth/main
+		return 0
+	fi
+	cp -r "$root/examples/shop/." "$repo"
 	git -C "$repo" add -A
 	git -C "$repo" commit -qm "The shop"
-	git -C "$repo" remote add berth "$(address)/git/shop.git"
 }
 
 # trust lets git reach the server with the administrator's token, which stays
@@ -81,8 +92,7 @@ start
 clone
 trust
 say "pushing $repo to the built-in Git endpoint"
-# An authority that the environment names would be taken instead of ours.
-env -u GIT_SSL_CAINFO git -C "$repo" -c http.proxy= push berth main 2>&1 | sed 's/^/  /'
+to_server push berth main 2>&1 | sed 's/^/  /'
 say "waiting until the shop is healthy"
 timeout 120 "$berth" status shop --watch | sed 's/^/  /' || die "the shop is not healthy after 2 minutes; see $berth status shop"
 say "the shop is Healthy"
