@@ -125,3 +125,11 @@ func TestPodReachesItselfThroughItsService(t *testing.T) {
 		})
 	}
 }
+
+// server is a pod that answers over HTTP and says so by a probe.
+func server(name string) *corev1.Pod {
+	c := sh("main", "")
+	c.Command = []string{"/bin/tool", "serve", ":8080", "x"}
+	c.ReadinessProbe = &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/", Port: intstr.FromInt32(8080)}}}
+	return pod(name, c)
+}

@@ -91,11 +91,7 @@ func (u *Upstream) ValidateCreate(obj runtime.Object) field.ErrorList {
 // ValidateUpdate says what is wrong with a change of everything but the status,
 // immutable fields included.
 func (u *Upstream) ValidateUpdate(obj, old runtime.Object) field.ErrorList {
-	r, in, err := u.internal(obj)
-	if err != nil {
-		return field.ErrorList{field.InternalError(nil, err)}
-	}
-	_, inOld, err := u.internal(old)
+	r, in, inOld, err := u.internals(obj, old)
 	if err != nil {
 		return field.ErrorList{field.InternalError(nil, err)}
 	}
@@ -107,11 +103,7 @@ func (u *Upstream) ValidateUpdate(obj, old runtime.Object) field.ErrorList {
 
 // ValidateStatus says what is wrong with a change of the status.
 func (u *Upstream) ValidateStatus(obj, old runtime.Object) field.ErrorList {
-	r, in, err := u.internal(obj)
-	if err != nil {
-		return field.ErrorList{field.InternalError(nil, err)}
-	}
-	_, inOld, err := u.internal(old)
+	r, in, inOld, err := u.internals(obj, old)
 	if err != nil {
 		return field.ErrorList{field.InternalError(nil, err)}
 	}
@@ -143,6 +135,15 @@ func (u *Upstream) kind(obj runtime.Object) (schema.GroupVersionKind, error) {
 		return schema.GroupVersionKind{}, err
 	}
 	return gvks[0], nil
+}
+
+// internals converts two versions of an object.
+func (u *Upstream) internals(obj, old runtime.Object) (r rules, in, inOld runtime.Object, err error) {
+	if r, in, err = u.internal(obj); err != nil {
+		return r, nil, nil, err
+	}
+	_, inOld, err = u.internal(old)
+	return r, in, inOld, err
 }
 
 // internal converts to the hub type that Kubernetes validates.

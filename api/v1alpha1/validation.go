@@ -28,6 +28,9 @@ func Validate(s *Source) field.ErrorList {
 	if p := s.Spec.Path; p != "" && (path.IsAbs(p) || path.Clean(p) != strings.TrimSuffix(p, "/") || strings.HasPrefix(path.Clean(p), "..")) {
 		errs = append(errs, field.Invalid(spec.Child("path"), p, "must be a folder inside the repository, such as deploy/production"))
 	}
+	if s.Spec.Credentials != nil {
+		errs = append(errs, field.Forbidden(spec.Child("credentials"), "remotes that need credentials are not fetched yet; push to the built-in endpoint instead"))
+	}
 	if i := s.Spec.Interval; i != nil && i.Duration < minInterval {
 		errs = append(errs, field.Invalid(spec.Child("interval"), i.Duration.String(), "must be 1s or longer"))
 	}
@@ -51,7 +54,7 @@ func validateURL(raw string, at *field.Path) field.ErrorList {
 		return field.ErrorList{field.Invalid(at, "", "is not a URL")}
 	}
 	if u.User != nil {
-		return field.ErrorList{field.Invalid(at, u.Redacted(), "must not hold a user or password; name a Secret in spec.credentials")}
+		return field.ErrorList{field.Invalid(at, u.Redacted(), "must not hold a user or password; remotes that need credentials are not fetched yet")}
 	}
 	switch u.Scheme {
 	case "https", "http", "file":

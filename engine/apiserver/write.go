@@ -135,15 +135,21 @@ func (s *Server) unowned(q *request, live client.Object) error {
 	return nil
 }
 
-func (s *Server) create(w http.ResponseWriter, q *request) error {
+// incoming is the object of a request that may be written.
+func (s *Server) incoming(q *request) (client.Object, error) {
 	if err := s.writable(q); err != nil {
-		return err
+		return nil, err
 	}
 	obj, err := q.object()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := s.unmanaged(obj, q); err != nil {
+	return obj, s.unmanaged(obj, q)
+}
+
+func (s *Server) create(w http.ResponseWriter, q *request) error {
+	obj, err := s.incoming(q)
+	if err != nil {
 		return err
 	}
 	if err := s.openNamespace(q); err != nil {
@@ -169,7 +175,7 @@ func (s *Server) openNamespace(q *request) error {
 	if err := s.Resources.Get(q.Context(), types.NamespacedName{Name: q.namespace}, &ns); err != nil {
 		return err
 	}
-	if source, ok := resources.Managed(&ns); ok {
+	if source, ok := resources.Managed(&ns); ok && s.sourceExists(q, source) {
 		return apierrors.NewForbidden(q.row.GroupResource(), q.name, fmt.Errorf(
 			"namespace %s is managed by Source %s: add the object to its repository and push, or use another namespace", ns.Name, source))
 	}
@@ -215,14 +221,8 @@ func (s *Server) unmanaged(obj client.Object, q *request) error {
 }
 
 func (s *Server) update(w http.ResponseWriter, q *request) error {
-	if err := s.writable(q); err != nil {
-		return err
-	}
-	obj, err := q.object()
+	obj, err := s.incoming(q)
 	if err != nil {
-		return err
-	}
-	if err := s.unmanaged(obj, q); err != nil {
 		return err
 	}
 	live := q.row.New()

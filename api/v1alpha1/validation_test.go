@@ -1,0 +1,38 @@
+package v1alpha1
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+func TestValidate(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*Source)
+		want   string // a part of the error; empty: valid
+	}{
+		"defaults":            {func(*Source) {}, ""},
+		"remote":              {func(s *Source) { s.Spec.URL = "https://git.example.org/x.git" }, ""},
+		"name":                {func(s *Source) { s.Name = "My_Shop" }, "metadata.name"},
+		"scheme":              {func(s *Source) { s.Spec.URL = "ext::sh" }, "spec.url"},
+		"password in URL":     {func(s *Source) { s.Spec.URL = "https://a:hunter2@example.org/x" }, "must not hold a user or password"},
+		"credentials":         {func(s *Source) { s.Spec.Credentials = &Credentials{SecretName: "x"} }, "spec.credentials"},
+		"two refs":            {func(s *Source) { s.Spec.Ref = Ref{Branch: "a", Tag: "b"} }, "spec.ref"},
+		"path leaves":         {func(s *Source) { s.Spec.Path = "../x" }, "spec.path"},
+		"too often":           {func(s *Source) { s.Spec.Interval = &metav1.Duration{Duration: time.Millisecond} }, "spec.interval"},
+		"folder with a slash": {func(s *Source) { s.Spec.Path = "deploy/" }, ""},
+	} {
+		s := &Source{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}
+		SetDefaults(s)
+		c.change(s)
+		got := ""
+		if errs := Validate(s); len(errs) > 0 {
+			got = errs.ToAggregate().Error()
+		}
+		if (got == "") != (c.want == "") || !strings.Contains(got, c.want) || strings.Contains(got, "hunter2") {
+			t.Errorf("%s: got %q, want %q", name, got, c.want)
+		}
+	}
+}
