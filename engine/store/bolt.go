@@ -6,12 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
-	"sync"
 	"syscall"
 	"time"
 
-	"github.com/tidwall/btree"
 	bolt "go.etcd.io/bbolt"
 )
 
@@ -24,8 +21,6 @@ const (
 	headerSize = 16
 )
 
-type tree = btree.Map[string, KV]
-
 // Bolt is the Store in one bbolt file. All pairs are held in memory, so no read
 // touches the file; one goroutine writes, many transactions to an fsync.
 type Bolt struct {
@@ -34,9 +29,7 @@ type Bolt struct {
 	submit  chan *txn
 	closing chan struct{}
 
-	mu      sync.RWMutex
-	current *tree
-	log     *eventLog
+	mirror
 }
 
 type txn struct {
@@ -67,7 +60,7 @@ func OpenBolt(path string) (*Bolt, error) {
 		path:    path,
 		submit:  make(chan *txn, maxBatch),
 		closing: make(chan struct{}),
-		current: new(tree),
+		mirror:  mirror{current: new(tree)},
 	}
 	revision, err := b.load()
 	if err != nil {
@@ -239,21 +232,6 @@ func words(err error) error {
 	return err
 }
 
-// Get implements Store.
-func (b *Bolt) Get(_ context.Context, key string) (KV, bool, error) {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	kv, ok := b.current.Get(key)
-	return kv, ok, nil
-}
-
-// Revision implements Store.
-func (b *Bolt) Revision() int64 {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	return b.log.last()
-}
-
 // Txn implements Store. When the context ends first, the transaction may still
 // be carried out.
 func (b *Bolt) Txn(ctx context.Context, ops []Op) ([]int64, error) {
@@ -273,84 +251,4 @@ func (b *Bolt) Txn(ctx context.Context, ops []Op) ([]int64, error) {
 	case <-b.closing:
 		return nil, ErrClosed
 	}
-}
-
-// snapshot returns the tree and, for a read in the past, what the keys changed
-// since were then.
-func (b *Bolt) snapshot(at int64) (*tree, map[string]KV, int64, error) {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	last := b.log.last()
-	if at == 0 || at == last {
-		return b.current, nil, last, nil
-	}
-	if at > last {
-		return nil, nil, 0, fmt.Errorf("read at revision %d, but the newest is %d: %w", at, last, ErrExpired)
-	}
-	past, err := b.log.undo(at)
-	return b.current, past, at, err
-}
-
-// List implements Store.
-func (b *Bolt) List(_ context.Context, r ListRequest) (Page, error) {
-	current, past, revision, err := b.snapshot(r.At)
-	if err != nil {
-		return Page{}, err
-	}
-	page := Page{Revision: revision}
-	from := max(r.From, r.Prefix)
-	emit := func(kv KV) bool {
-		if r.Limit > 0 && len(page.KVs) == r.Limit {
-			page.Next = kv.Key
-			return false
-		}
-		page.KVs = append(page.KVs, kv)
-		return true
-	}
-	scan(current, past, r.Prefix, from, emit)
-	return page, nil
-}
-
-// scan walks a prefix in order, with the pairs of past in place of the present ones.
-// A tree that was published is never changed, so no lock is held.
-func scan(current *tree, past map[string]KV, prefix, from string, emit func(KV) bool) {
-	gone := new(tree)
-	for key, kv := range past {
-		if _, exists := current.Get(key); !exists && kv.Revision > 0 && strings.HasPrefix(key, prefix) && key >= from {
-			gone.Set(key, kv)
-		}
-	}
-	lost := gone.Iter()
-	more := lost.First()
-	stopped := false
-	current.Ascend(from, func(key string, kv KV) bool {
-		if !strings.HasPrefix(key, prefix) {
-			return false
-		}
-		for more && lost.Key() < key {
-			if !emit(lost.Value()) {
-				stopped = true
-				return false
-			}
-			more = lost.Next()
-		}
-		if then, changed := past[key]; changed {
-			if then.Revision == 0 {
-				return true
-			}
-			kv = then
-		}
-		stopped = !emit(kv)
-		return !stopped
-	})
-	for ; more && !stopped; more = lost.Next() {
-		stopped = !emit(lost.Value())
-	}
-}
-
-// Watch implements Store.
-func (b *Bolt) Watch(_ context.Context, prefix string, after int64) (Watcher, error) {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	return b.log.watch(prefix, after)
 }

@@ -96,7 +96,7 @@ func (l *eventLog) undo(at int64) (map[string]KV, error) {
 	return past, nil
 }
 
-func (l *eventLog) watch(prefix string, after int64) (*boltWatcher, error) {
+func (l *eventLog) watch(prefix string, after int64) (*logWatcher, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if after < l.oldest() {
@@ -105,20 +105,20 @@ func (l *eventLog) watch(prefix string, after int64) (*boltWatcher, error) {
 	if after > l.latest {
 		return nil, fmt.Errorf("watch from revision %d, but the newest is %d: %w", after, l.latest, ErrExpired)
 	}
-	return &boltWatcher{log: l, prefix: prefix, after: after}, nil
+	return &logWatcher{log: l, prefix: prefix, after: after}, nil
 }
 
-// boltWatcher is a position in the log.
-type boltWatcher struct {
+// logWatcher is a position in the log.
+type logWatcher struct {
 	log    *eventLog
 	prefix string
 	after  int64
 }
 
-var _ Watcher = (*boltWatcher)(nil)
+var _ Watcher = (*logWatcher)(nil)
 
 // Next implements Watcher.
-func (w *boltWatcher) Next(ctx context.Context) ([]Event, int64, error) {
+func (w *logWatcher) Next(ctx context.Context) ([]Event, int64, error) {
 	for {
 		events, changed, err := w.take()
 		if err != nil || len(events) > 0 {
@@ -133,7 +133,7 @@ func (w *boltWatcher) Next(ctx context.Context) ([]Event, int64, error) {
 }
 
 // take returns what is there now, and the channel that closes when there is more.
-func (w *boltWatcher) take() ([]Event, <-chan struct{}, error) {
+func (w *logWatcher) take() ([]Event, <-chan struct{}, error) {
 	w.log.mu.Lock()
 	defer w.log.mu.Unlock()
 	if w.after < w.log.oldest() {
