@@ -13,6 +13,7 @@ import (
 	corevalidation "k8s.io/kubernetes/pkg/apis/core/validation"
 	"k8s.io/kubernetes/pkg/apis/discovery"
 	discoveryvalidation "k8s.io/kubernetes/pkg/apis/discovery/validation"
+	schedulingvalidation "k8s.io/kubernetes/pkg/apis/scheduling/validation"
 )
 
 // rules are the validation functions of one kind, over its internal type.
@@ -93,6 +94,19 @@ func kindRules() map[schema.GroupVersionKind]rules {
 				return appsvalidation.ValidateReplicaSetUpdate(r, old, opts)
 			},
 			appsvalidation.ValidateReplicaSetStatusUpdate),
+		v1("PersistentVolumeClaim"):                                            claimRules(),
+		v1("PersistentVolume"):                                                 volumeRules(),
+		v1("ReplicationController"):                                            replicationControllerRules(),
+		of("apps", "StatefulSet"):                                              statefulSetRules(),
+		of("apps", "DaemonSet"):                                                daemonSetRules(),
+		of("apps", "ControllerRevision"):                                       rulesOf(appsvalidation.ValidateControllerRevisionCreate, appsvalidation.ValidateControllerRevisionUpdate, nil),
+		of("batch", "Job"):                                                     jobRules(),
+		of("batch", "CronJob"):                                                 cronJobRules(),
+		of("networking.k8s.io", "NetworkPolicy"):                               networkPolicyRules(),
+		of("policy", "PodDisruptionBudget"):                                    budgetRules(),
+		of("scheduling.k8s.io", "PriorityClass"):                               rulesOf(schedulingvalidation.ValidatePriorityClass, schedulingvalidation.ValidatePriorityClassUpdate, nil),
+		of("storage.k8s.io", "StorageClass"):                                   storageClassRules(),
+		{Group: "autoscaling", Version: "v2", Kind: "HorizontalPodAutoscaler"}: autoscalerRules(),
 		of("discovery.k8s.io", "EndpointSlice"): rulesOf(discoveryvalidation.ValidateEndpointSliceCreate, discoveryvalidation.ValidateEndpointSliceUpdate,
 			updateFunc[discovery.EndpointSlice](nil)),
 		of("coordination.k8s.io", "Lease"): rulesOf(coordinationvalidation.ValidateLease, coordinationvalidation.ValidateLeaseUpdate,

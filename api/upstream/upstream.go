@@ -24,8 +24,19 @@ import (
 	"k8s.io/kubernetes/pkg/apis/core"
 	corev1k "k8s.io/kubernetes/pkg/apis/core/v1"
 	"k8s.io/kubernetes/pkg/apis/core/v1/helper/qos"
+	corevalidation "k8s.io/kubernetes/pkg/apis/core/validation"
 	"k8s.io/kubernetes/pkg/apis/discovery"
 	discoveryv1 "k8s.io/kubernetes/pkg/apis/discovery/v1"
+	"k8s.io/kubernetes/pkg/apis/events"
+	eventsv1 "k8s.io/kubernetes/pkg/apis/events/v1"
+	"k8s.io/kubernetes/pkg/apis/networking"
+	networkingv1 "k8s.io/kubernetes/pkg/apis/networking/v1"
+	"k8s.io/kubernetes/pkg/apis/policy"
+	policyv1 "k8s.io/kubernetes/pkg/apis/policy/v1"
+	"k8s.io/kubernetes/pkg/apis/scheduling"
+	schedulingv1 "k8s.io/kubernetes/pkg/apis/scheduling/v1"
+	"k8s.io/kubernetes/pkg/apis/storage"
+	storagev1 "k8s.io/kubernetes/pkg/apis/storage/v1"
 	"k8s.io/kubernetes/pkg/printers"
 	printersinternal "k8s.io/kubernetes/pkg/printers/internalversion"
 
@@ -49,6 +60,11 @@ func New() (*Upstream, error) {
 		autoscaling.AddToScheme, autoscalingv2.AddToScheme,
 		coordination.AddToScheme, coordinationv1.AddToScheme,
 		discovery.AddToScheme, discoveryv1.AddToScheme,
+		events.AddToScheme, eventsv1.AddToScheme,
+		networking.AddToScheme, networkingv1.AddToScheme,
+		policy.AddToScheme, policyv1.AddToScheme,
+		scheduling.AddToScheme, schedulingv1.AddToScheme,
+		storage.AddToScheme, storagev1.AddToScheme,
 		v1alpha1.AddToScheme,
 	} {
 		if err := add(scheme); err != nil {
@@ -186,4 +202,14 @@ func merge(hand, generated field.ErrorList) field.ErrorList {
 		}
 	}
 	return hand
+}
+
+// ValidateEphemeral says what is wrong with a change of a Pod's ephemeral containers.
+func (u *Upstream) ValidateEphemeral(pod, old *corev1.Pod) field.ErrorList {
+	_, in, inOld, err := u.internals(pod, old)
+	if err != nil {
+		return field.ErrorList{field.InternalError(nil, err)}
+	}
+	next, was := in.(*core.Pod), inOld.(*core.Pod)
+	return corevalidation.ValidatePodEphemeralContainersUpdate(next, was, podOptions(next, was))
 }

@@ -427,7 +427,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 		{viewer, "PUT", "/api/v1/nodes/a/status", "{}", 403},
 		{admin, "GET", "/api/v1/namespaces/default/secrets/s", "", 200},
 		{admin, "POST", configMaps, body, 201},
-		{admin, "POST", "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", body, 405},
+		{admin, "POST", "/api/v1/namespaces/default/endpoints", body, 405},
 		{admin, "GET", "/api/v1/nosuch", "", 404},
 		{admin, "GET", "/apis/nosuch.example/v1", "", 404},
 		{admin, "GET", configMaps + "/none", "", 404},
@@ -446,9 +446,9 @@ func TestWhoMayDoWhat(t *testing.T) {
 	}
 }
 
-func TestEndpointSlicesAreWrittenByBerthAlone(t *testing.T) {
+func TestEndpointsAreWrittenByBerthAlone(t *testing.T) {
 	s := serve(t)
-	path := "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/x"
+	path := "/api/v1/namespaces/default/endpoints/x"
 	for _, method := range []string{"PUT", "PATCH", "DELETE"} {
 		if code, text := s.do(t, admin, method, path, "{}", "Content-Type", "application/merge-patch+json"); code != 405 {
 			t.Errorf("%s: %d %s", method, code, text)

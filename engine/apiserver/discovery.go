@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"encoding/json"
 	"net/http"
 	"slices"
 	"strings"
@@ -66,16 +67,6 @@ func group(gv schema.GroupVersion) metav1.APIGroup {
 	return metav1.APIGroup{Name: gv.Group, Versions: []metav1.GroupVersionForDiscovery{v}, PreferredVersion: v}
 }
 
-// verbs of a kind and of its status.
-func verbs(row *resources.Resource) []string {
-	if row.ReadOnly {
-		return []string{"get", "list", "watch"}
-	}
-	return []string{"create", "delete", "get", "list", "patch", "update", "watch"}
-}
-
-func statusVerbs() []string { return []string{"get", "patch", "update"} }
-
 func (s *Server) resourceList(gv schema.GroupVersion) *metav1.APIResourceList {
 	list := &metav1.APIResourceList{TypeMeta: metav1.TypeMeta{Kind: "APIResourceList", APIVersion: "v1"}, GroupVersion: gv.String()}
 	for _, row := range s.Resources.All() {
@@ -84,23 +75,14 @@ func (s *Server) resourceList(gv schema.GroupVersion) *metav1.APIResourceList {
 		}
 		list.APIResources = append(list.APIResources, metav1.APIResource{
 			Name: row.Plural, SingularName: row.Singular, Namespaced: row.Namespaced, Kind: row.Kind,
-			Verbs: verbs(row), ShortNames: row.ShortNames, Categories: row.Categories,
+			Verbs: Verbs(row), ShortNames: row.ShortNames, Categories: row.Categories,
 		})
-		if row.Status {
-			list.APIResources = append(list.APIResources, metav1.APIResource{
-				Name: row.Plural + "/status", Namespaced: row.Namespaced, Kind: row.Kind, Verbs: statusVerbs(),
-			})
-		}
-		if row.Scale {
-			list.APIResources = append(list.APIResources, metav1.APIResource{
-				Name: row.Plural + "/scale", Namespaced: row.Namespaced, Group: "autoscaling", Version: "v1", Kind: "Scale", Verbs: statusVerbs(),
-			})
-		}
-		if row.Kind == "Pod" {
-			list.APIResources = append(list.APIResources,
-				metav1.APIResource{Name: "pods/exec", Namespaced: true, Kind: "PodExecOptions", Verbs: []string{"create", "get"}},
-				metav1.APIResource{Name: "pods/log", Namespaced: true, Kind: "Pod", Verbs: []string{"get"}},
-				metav1.APIResource{Name: "pods/portforward", Namespaced: true, Kind: "PodPortForwardOptions", Verbs: []string{"create", "get"}})
+		for _, sub := range Subresources(row) {
+			r := metav1.APIResource{Name: row.Plural + "/" + sub.Name, Namespaced: row.Namespaced, Kind: sub.Kind, Verbs: sub.Verbs}
+			if sub.GroupVersion() != gv {
+				r.Group, r.Version = sub.Group, sub.Version
+			}
+			list.APIResources = append(list.APIResources, r)
 		}
 	}
 	return list
@@ -131,34 +113,22 @@ func (s *Server) writeAggregated(w http.ResponseWriter, core bool) {
 	}
 	w.Header().Set("Vary", "Accept")
 	w.Header().Set("Content-Type", aggregatedType)
-	writeBody(w, &list)
+	_ = json.NewEncoder(w).Encode(&list) // the client is gone: nobody to tell
 }
 
 func discoveryOf(row *resources.Resource) apidiscovery.APIResourceDiscovery {
 	kind := &metav1.GroupVersionKind{Group: row.Group, Version: row.Version, Kind: row.Kind}
 	d := apidiscovery.APIResourceDiscovery{
 		Resource: row.Plural, ResponseKind: kind, Scope: apidiscovery.ScopeCluster, SingularResource: row.Singular,
-		Verbs: verbs(row), ShortNames: row.ShortNames, Categories: row.Categories,
+		Verbs: Verbs(row), ShortNames: row.ShortNames, Categories: row.Categories,
 	}
 	if row.Namespaced {
 		d.Scope = apidiscovery.ScopeNamespace
 	}
-	if row.Status {
-		d.Subresources = append(d.Subresources, apidiscovery.APISubresourceDiscovery{Subresource: "status", ResponseKind: kind, Verbs: statusVerbs()})
-	}
-	if row.Scale {
-		scale := &metav1.GroupVersionKind{Group: "autoscaling", Version: "v1", Kind: "Scale"}
-		d.Subresources = append(d.Subresources, apidiscovery.APISubresourceDiscovery{Subresource: "scale", ResponseKind: scale, Verbs: statusVerbs()})
-	}
-	if row.Kind == "Pod" {
-		d.Subresources = append(d.Subresources,
-			apidiscovery.APISubresourceDiscovery{Subresource: "exec", ResponseKind: podKind("PodExecOptions"), Verbs: []string{"create", "get"}},
-			apidiscovery.APISubresourceDiscovery{Subresource: "log", ResponseKind: kind, Verbs: []string{"get"}},
-			apidiscovery.APISubresourceDiscovery{Subresource: "portforward", ResponseKind: podKind("PodPortForwardOptions"), Verbs: []string{"create", "get"}})
+	for _, sub := range Subresources(row) {
+		d.Subresources = append(d.Subresources, apidiscovery.APISubresourceDiscovery{
+			Subresource: sub.Name, Verbs: sub.Verbs, ResponseKind: &metav1.GroupVersionKind{Group: sub.Group, Version: sub.Version, Kind: sub.Kind},
+		})
 	}
 	return d
-}
-
-func podKind(name string) *metav1.GroupVersionKind {
-	return &metav1.GroupVersionKind{Version: "v1", Kind: name}
 }

@@ -110,15 +110,17 @@ func (s *Server) patchOnce(q *request, language types.PatchType, body []byte) (c
 		if err := s.openNamespace(q); err != nil {
 			return nil, 0, err
 		}
+		q.warnIdle()
 		return next, http.StatusCreated, s.write(q, "create", next)
 	}
 	if next.GetResourceVersion() == "" {
 		next.SetResourceVersion(live.GetResourceVersion())
 	}
-	if q.subresource == "status" {
-		return next, http.StatusOK, s.write(q, "status", next)
+	verb := "update"
+	if q.subresource != "" {
+		verb = q.subresource
 	}
-	return next, http.StatusOK, s.write(q, "update", next)
+	return next, http.StatusOK, s.write(q, verb, next)
 }
 
 // patched is live as a JSON, merge or strategic merge patch makes it.

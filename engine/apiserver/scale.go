@@ -9,6 +9,7 @@ import (
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -27,6 +28,10 @@ func scaleOf(obj client.Object) (scalable, bool) {
 	switch o := obj.(type) {
 	case *appsv1.Deployment:
 		return scalable{&o.Spec.Replicas, o.Status.Replicas, o.Spec.Selector}, true
+	case *appsv1.StatefulSet:
+		return scalable{&o.Spec.Replicas, o.Status.Replicas, o.Spec.Selector}, true
+	case *corev1.ReplicationController:
+		return scalable{&o.Spec.Replicas, o.Status.Replicas, &metav1.LabelSelector{MatchLabels: o.Spec.Selector}}, true
 	case *appsv1.ReplicaSet:
 		return scalable{&o.Spec.Replicas, o.Status.Replicas, o.Spec.Selector}, true
 	}

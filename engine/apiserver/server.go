@@ -45,11 +45,12 @@ type Server struct {
 	Options
 	mux      *http.ServeMux
 	managers *managers
+	frames   *frames
 }
 
 // New makes the handler.
 func New(o Options) *Server {
-	s := &Server{Options: o, mux: http.NewServeMux(), managers: newManagers(o.Upstream.Scheme())}
+	s := &Server{Options: o, mux: http.NewServeMux(), managers: newManagers(o.Upstream.Scheme()), frames: newFrames()}
 	for _, path := range []string{"/healthz", "/livez", "/readyz"} {
 		s.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") })
 	}
@@ -103,6 +104,7 @@ func (s *Server) routes(row *resources.Resource) {
 	s.mux.HandleFunc("PUT "+one, s.handle(row, s.update))
 	s.mux.HandleFunc("PATCH "+one, s.handle(row, s.patch))
 	s.mux.HandleFunc("DELETE "+one, s.handle(row, s.delete))
+	s.mux.HandleFunc("DELETE "+collection, s.handle(row, s.deleteCollection))
 	if row.Scale {
 		s.mux.HandleFunc("GET "+one+"/scale", s.handle(row, s.getScale))
 		s.mux.HandleFunc("PUT "+one+"/scale", s.handle(row, s.putScale))
@@ -112,6 +114,16 @@ func (s *Server) routes(row *resources.Resource) {
 		s.mux.HandleFunc("GET "+one+"/status", s.handle(row, s.get))
 		s.mux.HandleFunc("PUT "+one+"/status", s.handle(row, s.updateStatus))
 		s.mux.HandleFunc("PATCH "+one+"/status", s.handle(row, s.patch))
+	}
+	switch row.Kind {
+	case "Pod":
+		s.mux.HandleFunc("POST "+one+"/binding", s.handle(row, s.bind))
+		s.mux.HandleFunc("POST "+one+"/eviction", s.handle(row, s.evict))
+		s.mux.HandleFunc("GET "+one+"/ephemeralcontainers", s.handle(row, s.get))
+		s.mux.HandleFunc("PUT "+one+"/ephemeralcontainers", s.handle(row, s.updateEphemeral))
+		s.mux.HandleFunc("PATCH "+one+"/ephemeralcontainers", s.handle(row, s.patch))
+	case "Namespace":
+		s.mux.HandleFunc("PUT "+one+"/finalize", s.handle(row, s.finalize))
 	}
 }
 
@@ -133,16 +145,19 @@ type request struct {
 func (s *Server) handle(row *resources.Resource, f func(http.ResponseWriter, *request) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		user, _ := access.From(r.Context())
-		q := &request{Request: r, row: row, user: user, namespace: r.PathValue("namespace"), name: r.PathValue("name"), accept: parseAccept(r.Header.Get("Accept"))}
+		q := &request{Request: r, row: row, user: user, namespace: r.PathValue("namespace"), name: r.PathValue("name")}
 		if row.Kind == "Namespace" {
 			q.namespace, q.name = "", q.namespace
 		}
-		for _, name := range []string{"status", "scale"} {
-			if strings.HasSuffix(r.Pattern, "}/"+name) {
-				q.subresource = name
-			}
+		if _, below, ok := strings.Cut(r.Pattern, "}/"+row.Plural+"/{name}/"); ok {
+			q.subresource = below
+		} else if _, below, ok := strings.Cut(r.Pattern, "/"+row.Plural+"/{"); ok {
+			_, q.subresource, _ = strings.Cut(below, "/")
 		}
 		err := s.authorize(q)
+		if err == nil {
+			q.accept, err = parseAccept(r.Header.Get("Accept"), row)
+		}
 		if err == nil {
 			err = f(w, q)
 		}

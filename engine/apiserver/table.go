@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -19,42 +18,12 @@ import (
 
 func keys(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }
 
-// accept is the form of an answer.
-type accept int
-
-const (
-	acceptObject accept = iota
-	acceptTable
-	acceptPartial
-)
-
-// parseAccept takes the first form in the header that is known.
-func parseAccept(header string) accept {
-	for media := range strings.SplitSeq(strings.ReplaceAll(header, " ", ""), ",") {
-		parts := strings.Split(media, ";")
-		if parts[0] != "application/json" && parts[0] != "*/*" {
-			continue
-		}
-		switch {
-		case slices.Contains(parts, "as=Table"):
-			if slices.Contains(parts, "v=v1") {
-				return acceptTable
-			}
-		case slices.Contains(parts, "as=PartialObjectMetadata"), slices.Contains(parts, "as=PartialObjectMetadataList"):
-			return acceptPartial
-		default:
-			return acceptObject
-		}
-	}
-	return acceptObject
-}
-
 // render brings an object or a list into the form that was asked for.
 func (s *Server) render(q *request, obj runtime.Object) (any, error) {
-	switch q.accept {
-	case acceptTable:
+	switch q.accept.form {
+	case formTable:
 		return s.table(q, obj)
-	case acceptPartial:
+	case formPartial:
 		return partial(obj)
 	}
 	return obj, nil

@@ -159,6 +159,7 @@ func (s *Server) create(w http.ResponseWriter, q *request) error {
 		return err
 	}
 	obj.SetResourceVersion("")
+	q.warnIdle()
 	if err := s.write(q, "create", obj); err != nil {
 		return err
 	}
@@ -182,9 +183,16 @@ func (s *Server) openNamespace(q *request) error {
 	return nil
 }
 
+// warnIdle tells who writes an object of a kind that nothing acts on.
+func (q *request) warnIdle() {
+	if q.row.Idle {
+		q.warnings = append(q.warnings, fmt.Sprintf("%s is kept, but this version of Berth does not act on it yet", q.row.Kind))
+	}
+}
+
 // write carries out one change, or only checks it when the request is a dry run.
 func (s *Server) write(q *request, verb string, obj client.Object) error {
-	if q.URL.Query().Has("dryRun") {
+	if q.dryRun() {
 		t := s.Resources.Begin()
 		switch verb {
 		case "create":
@@ -194,6 +202,8 @@ func (s *Server) write(q *request, verb string, obj client.Object) error {
 			return t.Create(q.Context(), obj)
 		case "status":
 			return t.UpdateStatus(q.Context(), obj)
+		case "ephemeralcontainers":
+			return t.UpdateEphemeral(q.Context(), obj)
 		}
 		return t.Update(q.Context(), obj)
 	}
@@ -202,6 +212,8 @@ func (s *Server) write(q *request, verb string, obj client.Object) error {
 		return s.Resources.Create(q.Context(), obj)
 	case "status":
 		return s.Resources.UpdateStatus(q.Context(), obj)
+	case "ephemeralcontainers":
+		return s.Resources.UpdateEphemeral(q.Context(), obj)
 	}
 	return s.Resources.Update(q.Context(), obj)
 }
@@ -244,41 +256,6 @@ func (s *Server) updateStatus(w http.ResponseWriter, q *request) error {
 		return err
 	}
 	if err := s.write(q, "status", obj); err != nil {
-		return err
-	}
-	return s.answer(w, q, http.StatusOK, obj)
-}
-
-func (s *Server) delete(w http.ResponseWriter, q *request) error {
-	if err := s.writable(q); err != nil {
-		return err
-	}
-	var o metav1.DeleteOptions
-	if err := q.read(&o); err != nil {
-		return err
-	}
-	opts := client.DeleteOptions{GracePeriodSeconds: o.GracePeriodSeconds}
-	if o.Preconditions != nil {
-		if o.Preconditions.UID != nil {
-			opts.UID = *o.Preconditions.UID
-		}
-		if o.Preconditions.ResourceVersion != nil {
-			opts.ResourceVersion = *o.Preconditions.ResourceVersion
-		}
-	}
-	if o.PropagationPolicy != nil {
-		opts.Propagation = *o.PropagationPolicy
-	}
-	obj := q.row.New()
-	obj.SetNamespace(q.namespace)
-	obj.SetName(q.name)
-	if len(o.DryRun) > 0 || q.URL.Query().Has("dryRun") {
-		if err := s.Resources.Begin().Delete(q.Context(), obj, opts); err != nil {
-			return err
-		}
-		return s.answer(w, q, http.StatusOK, obj)
-	}
-	if err := s.Resources.Delete(q.Context(), obj, opts); err != nil {
 		return err
 	}
 	return s.answer(w, q, http.StatusOK, obj)

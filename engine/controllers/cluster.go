@@ -41,7 +41,7 @@ func New(o Options) *Controllers {
 	namespaces := newNamespaces(c)
 	return &Controllers{loops: []func(context.Context) error{
 		deployments.Run, replicaSets.Run, endpoints.Run, scheduling.Run, namespaces.Run,
-		newCollector(c).Run, newEventExpiry(c).Run,
+		newDisruption(c).Run, newCollector(c).Run, newEventExpiry(c).Run,
 	}}
 }
 

@@ -47,6 +47,12 @@ func newEndpoints(c *cluster) *endpoints {
 			}
 		}
 	})
+	c.EndpointSlices.OnChange(func(old, now *discoveryv1.EndpointSlice) {
+		// What somebody else took away is put back.
+		if now == nil && old.Labels[discoveryv1.LabelManagedBy] == managedBy {
+			e.loop.queue.Add(types.NamespacedName{Namespace: old.Namespace, Name: old.Labels[discoveryv1.LabelServiceName]})
+		}
+	})
 	return e
 }
 
@@ -94,7 +100,6 @@ func (e *endpoints) reconcile(ctx context.Context, key types.NamespacedName) err
 		if equality.Semantic.DeepEqual(next, &have.Items[i]) {
 			continue
 		}
-		next.Generation++
 		if err := t.Update(ctx, next); err != nil {
 			return fmt.Errorf("update endpoint slice %s: %w", next.Name, err)
 		}
@@ -103,6 +108,9 @@ func (e *endpoints) reconcile(ctx context.Context, key types.NamespacedName) err
 		if err := t.Delete(ctx, &have.Items[i], client.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
 			return fmt.Errorf("delete endpoint slice: %w", err)
 		}
+	}
+	if err := e.putEndpoints(ctx, t, endpointsOf(s, want)); err != nil {
+		return err
 	}
 	return t.Commit(ctx)
 }

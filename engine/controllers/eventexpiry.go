@@ -56,9 +56,12 @@ func (e *eventExpiry) expire(ctx context.Context) error {
 	return nil
 }
 
-// lastSaid is when an Event was last repeated; those of events.k8s.io have only
-// the time at which they were first said.
+// lastSaid is when an Event was last repeated; those of events.k8s.io have the
+// time at which they were first said, and a series when they were repeated.
 func lastSaid(e *corev1.Event) time.Time {
+	if e.Series != nil && !e.Series.LastObservedTime.IsZero() {
+		return e.Series.LastObservedTime.Time
+	}
 	for _, t := range []time.Time{e.LastTimestamp.Time, e.EventTime.Time} {
 		if !t.IsZero() {
 			return t

@@ -43,7 +43,7 @@ func (n *namespaces) reconcile(ctx context.Context, key types.NamespacedName) er
 	}
 	left := 0
 	for _, row := range n.resources.All() {
-		if !row.Namespaced {
+		if !row.Namespaced || row.Form() {
 			continue
 		}
 		remaining, err := n.empty(ctx, row, ns.Name)

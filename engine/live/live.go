@@ -11,6 +11,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"berth.dev/berth/api/client"
@@ -27,6 +28,7 @@ type Cluster struct {
 	EndpointSlices *View[*discoveryv1.EndpointSlice]
 	Deployments    *View[*appsv1.Deployment]
 	ReplicaSets    *View[*appsv1.ReplicaSet]
+	Budgets        *View[*policyv1.PodDisruptionBudget]
 }
 
 // New makes empty views.
@@ -40,6 +42,7 @@ func New() *Cluster {
 		EndpointSlices: newView[*discoveryv1.EndpointSlice](),
 		Deployments:    newView[*appsv1.Deployment](),
 		ReplicaSets:    newView[*appsv1.ReplicaSet](),
+		Budgets:        newView[*policyv1.PodDisruptionBudget](),
 	}
 }
 
@@ -57,6 +60,7 @@ func (c *Cluster) Run(ctx context.Context, from client.Client) error {
 	follow(&discoveryv1.EndpointSliceList{}, c.EndpointSlices)
 	follow(&appsv1.DeploymentList{}, c.Deployments)
 	follow(&appsv1.ReplicaSetList{}, c.ReplicaSets)
+	follow(&policyv1.PodDisruptionBudgetList{}, c.Budgets)
 	return g.Wait()
 }
 

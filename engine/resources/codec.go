@@ -22,6 +22,13 @@ type protobuf interface {
 }
 
 // encode leaves out the resourceVersion, which is the store's revision.
+func (r *Resource) encode(obj client.Object) ([]byte, error) {
+	if r.stored != nil {
+		obj = r.stored.save(obj)
+	}
+	return encode(obj)
+}
+
 func encode(obj client.Object) ([]byte, error) {
 	version := obj.GetResourceVersion()
 	obj.SetResourceVersion("")
@@ -36,9 +43,16 @@ func encode(obj client.Object) ([]byte, error) {
 
 // decode makes an object out of a stored pair.
 func (r *Resource) decode(kv store.KV) (client.Object, error) {
-	obj := r.newObject()
+	fresh := r.newObject
+	if r.stored != nil {
+		fresh = r.stored.newStored
+	}
+	obj := fresh()
 	if err := decodeInto(kv, obj); err != nil {
 		return nil, err
+	}
+	if r.stored != nil {
+		obj = r.stored.load(obj)
 	}
 	obj.GetObjectKind().SetGroupVersionKind(r.GroupVersionKind)
 	return obj, nil
@@ -74,13 +88,19 @@ const decodedLimit = 2048
 // decodedCache lets all watchers of an event share one decoded object.
 type decodedCache struct {
 	mu    sync.Mutex
-	byRev map[int64]client.Object
-	order []int64
+	byRev map[decodedKey]client.Object
+	order []decodedKey
+}
+
+type decodedKey struct {
+	row      *Resource
+	revision int64
 }
 
 func (c *decodedCache) get(r *Resource, kv store.KV) (client.Object, error) {
+	key := decodedKey{r, kv.Revision}
 	c.mu.Lock()
-	obj, ok := c.byRev[kv.Revision]
+	obj, ok := c.byRev[key]
 	c.mu.Unlock()
 	if ok {
 		return obj, nil
@@ -91,14 +111,14 @@ func (c *decodedCache) get(r *Resource, kv store.KV) (client.Object, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if shared, ok := c.byRev[kv.Revision]; ok {
+	if shared, ok := c.byRev[key]; ok {
 		return shared, nil
 	}
 	if len(c.order) == decodedLimit {
 		delete(c.byRev, c.order[0])
 		c.order = c.order[1:]
 	}
-	c.byRev[kv.Revision] = obj
-	c.order = append(c.order, kv.Revision)
+	c.byRev[key] = obj
+	c.order = append(c.order, key)
 	return obj, nil
 }

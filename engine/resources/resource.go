@@ -28,6 +28,8 @@ type Resource struct {
 	Scale bool
 	// ReadOnly kinds are written by Berth alone.
 	ReadOnly bool
+	// Idle kinds are kept, but nothing in the cluster acts on them yet.
+	Idle bool
 
 	newObject func() client.Object
 	newList   func() client.ObjectList
@@ -35,8 +37,10 @@ type Resource struct {
 	prepareCreate func(client.Object)
 	// prepareUpdate carries over from old what a client may not change.
 	prepareUpdate func(obj, old client.Object)
-	// copyStatus sets the status of dst to that of src; nil without a status.
-	copyStatus func(dst, src client.Object)
+	// status is nil without one.
+	status *statusForm
+	// stored is set for a kind that is another one in other words.
+	stored *storedForm
 	// spec is what makes a new generation when it changes; nil for none.
 	spec func(client.Object) any
 	// fields are the field labels that can be selected besides metadata.
@@ -59,6 +63,10 @@ func (r *Resource) New() client.Object { return r.newObject() }
 // NewList returns an empty list of the kind.
 func (r *Resource) NewList() client.ObjectList { return r.newList() }
 
+// Form reports whether the kind is another one in other words: each of its
+// objects is one of that kind too.
+func (r *Resource) Form() bool { return r.stored != nil }
+
 // Fields are the labels of obj that a field selector can name.
 func (r *Resource) Fields(obj client.Object) fields.Set {
 	set := fields.Set{}
@@ -72,11 +80,14 @@ func (r *Resource) Fields(obj client.Object) fields.Set {
 
 // prefix of the keys of a namespace; all namespaces when it is empty.
 func (r *Resource) prefix(namespace string) string {
-	group := r.Group
+	group, plural := r.Group, r.Plural
+	if r.stored != nil {
+		group, plural = r.stored.group, r.stored.plural
+	}
 	if group == "" {
 		group = "core"
 	}
-	p := "/" + group + "/" + r.Plural + "/"
+	p := "/" + group + "/" + plural + "/"
 	if r.Namespaced && namespace != "" {
 		p += namespace + "/"
 	}

@@ -53,7 +53,7 @@ func New(o Options) *Resources {
 		table:   Table(),
 		byKind:  map[schema.GroupVersionKind]*Resource{},
 		byType:  map[reflect.Type]*Resource{},
-		decoded: &decodedCache{byRev: map[int64]client.Object{}},
+		decoded: &decodedCache{byRev: map[decodedKey]client.Object{}},
 	}
 	for _, row := range r.table {
 		r.byKind[row.GroupVersionKind] = row

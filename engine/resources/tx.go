@@ -87,6 +87,9 @@ func (t *Tx) create(ctx context.Context, obj, old client.Object, expect int64) e
 	if err := t.checkNamespace(ctx, row, obj); err != nil {
 		return err
 	}
+	if err := t.r.admit(ctx, obj); err != nil {
+		return err
+	}
 	if err := invalid(row, obj, t.r.validateCreate(obj)); err != nil {
 		return err
 	}
@@ -97,7 +100,7 @@ func (t *Tx) create(ctx context.Context, obj, old client.Object, expect int64) e
 			return err
 		}
 	}
-	value, err := encode(obj)
+	value, err := c.row.encode(obj)
 	if err != nil {
 		return apierrors.NewInternalError(err)
 	}
@@ -117,6 +120,9 @@ func (r *Resources) begin(row *Resource, obj client.Object) {
 	obj.SetSelfLink("")
 	if row.spec != nil {
 		obj.SetGeneration(1)
+	}
+	if row.status != nil && row.status.clear != nil {
+		row.status.clear(obj)
 	}
 	if row.prepareCreate != nil {
 		row.prepareCreate(obj)
@@ -160,7 +166,7 @@ func (t *Tx) UpdateStatus(ctx context.Context, obj client.Object) error {
 	if err != nil {
 		return err
 	}
-	if row.copyStatus == nil {
+	if row.status == nil {
 		return apierrors.NewBadRequest(fmt.Sprintf("%s has no status", row.Plural))
 	}
 	next, kv, err := t.r.load(ctx, row, obj.GetNamespace(), obj.GetName())
@@ -171,7 +177,7 @@ func (t *Tx) UpdateStatus(ctx context.Context, obj client.Object) error {
 		return err
 	}
 	old := next.DeepCopyObject().(client.Object)
-	row.copyStatus(next, obj)
+	row.status.copy(next, obj)
 	if err := invalid(row, next, t.r.upstream.ValidateStatus(next, old)); err != nil {
 		return err
 	}
@@ -184,7 +190,7 @@ func (t *Tx) put(c *change, obj client.Object, kv store.KV) error {
 	if obj.GetDeletionTimestamp() != nil && len(obj.GetFinalizers()) == 0 && graceOver(obj) {
 		return t.remove(c, obj, kv)
 	}
-	value, err := encode(obj)
+	value, err := c.row.encode(obj)
 	if err != nil {
 		return apierrors.NewInternalError(err)
 	}
@@ -343,8 +349,8 @@ func carryOver(row *Resource, obj, old client.Object) {
 	obj.SetGeneration(old.GetGeneration())
 	obj.SetGenerateName(old.GetGenerateName())
 	obj.SetSelfLink("")
-	if row.copyStatus != nil {
-		row.copyStatus(obj, old)
+	if row.status != nil {
+		row.status.copy(obj, old)
 	}
 	if row.prepareUpdate != nil {
 		row.prepareUpdate(obj, old)

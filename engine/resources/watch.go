@@ -30,6 +30,8 @@ type WatchRequest struct {
 	// Initial reports what exists first, then a bookmark that says so
 	// (annotation k8s.io/initial-events-end); After is ignored.
 	Initial bool
+	// Existing reports what exists first, without such a bookmark; After is ignored.
+	Existing bool
 	// Bookmarks asks for the current revision from time to time.
 	Bookmarks bool
 }
@@ -54,7 +56,7 @@ func (r *Resources) Watch(ctx context.Context, list client.ObjectList, opts clie
 // must not be changed. It ends with the context.
 func (r *Resources) Changes(ctx context.Context, row *Resource, q WatchRequest) (watch.Interface, error) {
 	var initial ListResult
-	if q.Initial {
+	if q.Initial || q.Existing {
 		var err error
 		initial, err = r.Objects(ctx, row, ListRequest{Namespace: q.Namespace, Labels: q.Labels, Fields: q.Fields})
 		if err != nil {

@@ -131,6 +131,25 @@ func (r *Resources) FinalizeNamespace(ctx context.Context, name string) error {
 	return t.Commit(ctx)
 }
 
+// SetNamespaceFinalizers replaces the finalizers in a Namespace's spec; without
+// any, one that is being deleted goes.
+func (r *Resources) SetNamespaceFinalizers(ctx context.Context, ns *corev1.Namespace) error {
+	return r.once(ctx, ns, ns.ResourceVersion == "", func(t *Tx) error {
+		row := r.byKind[corev1.SchemeGroupVersion.WithKind("Namespace")]
+		obj, kv, err := r.load(ctx, row, "", ns.Name)
+		if err != nil {
+			return err
+		}
+		if err := sameObject(row, ns, obj); err != nil {
+			return err
+		}
+		next := obj.(*corev1.Namespace)
+		next.Spec.Finalizers = ns.Spec.Finalizers
+		*ns = *next
+		return t.put(&change{row: row, result: ns}, ns, kv)
+	})
+}
+
 func (r *Resources) validateCreate(obj client.Object) field.ErrorList {
 	if s, ok := obj.(*v1alpha1.Source); ok {
 		return v1alpha1.Validate(s)

@@ -183,16 +183,18 @@ func (p *preparation) label(m manifest.Manifest, obj, live client.Object) {
 	obj.SetAnnotations(a)
 }
 
-// keepBinding takes over the node that the scheduler gave a bare Pod: it is no
-// change of what the repository says.
+// keepBinding takes over the node that the scheduler gave a bare Pod, and what
+// the cluster filled in: it is no change of what the repository says.
 func keepBinding(obj, live client.Object) {
 	pod, ok := obj.(*corev1.Pod)
 	if !ok {
 		return
 	}
+	was := live.(*corev1.Pod)
 	if pod.Spec.NodeName == "" {
-		pod.Spec.NodeName = live.(*corev1.Pod).Spec.NodeName
+		pod.Spec.NodeName = was.Spec.NodeName
 	}
+	resources.KeepAdmitted(pod, was)
 }
 
 func copied(m map[string]string) map[string]string {

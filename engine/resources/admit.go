@@ -1,0 +1,87 @@
+package resources
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+
+	"berth.dev/berth/api/client"
+)
+
+// admit fills in what a new object takes from others.
+func (r *Resources) admit(ctx context.Context, obj client.Object) error {
+	if pod, ok := obj.(*corev1.Pod); ok {
+		return r.prioritize(ctx, pod)
+	}
+	return nil
+}
+
+// prioritize gives a Pod the priority of its class, as Kubernetes' admission
+// does; a Pod without one has that of the cluster's default class, or 0.
+func (r *Resources) prioritize(ctx context.Context, pod *corev1.Pod) error {
+	class, err := r.priorityClass(ctx, pod.Spec.PriorityClassName)
+	if apierrors.IsNotFound(err) {
+		return apierrors.NewForbidden(corev1.Resource("pods"), pod.Name, fmt.Errorf("no PriorityClass with name %s was found", pod.Spec.PriorityClassName))
+	}
+	if err != nil {
+		return err
+	}
+	if class == nil {
+		class = &schedulingv1.PriorityClass{}
+	}
+	if pod.Spec.Priority != nil && *pod.Spec.Priority != class.Value {
+		return apierrors.NewForbidden(corev1.Resource("pods"), pod.Name, fmt.Errorf(
+			"the integer value of priority (%d) must not be provided in pod spec; priority admission controller computed %d from the given PriorityClass name", *pod.Spec.Priority, class.Value))
+	}
+	value, policy := class.Value, corev1.PreemptLowerPriority
+	if class.PreemptionPolicy != nil {
+		policy = *class.PreemptionPolicy
+	}
+	pod.Spec.PriorityClassName = class.Name
+	pod.Spec.Priority = &value
+	if pod.Spec.PreemptionPolicy == nil {
+		pod.Spec.PreemptionPolicy = &policy
+	}
+	return nil
+}
+
+// priorityClass finds a class, or the default one when name is empty; nil when
+// there is none.
+func (r *Resources) priorityClass(ctx context.Context, name string) (*schedulingv1.PriorityClass, error) {
+	if name != "" {
+		class := &schedulingv1.PriorityClass{}
+		return class, r.Get(ctx, types.NamespacedName{Name: name}, class)
+	}
+	var all schedulingv1.PriorityClassList
+	if err := r.List(ctx, &all, client.ListOptions{}); err != nil {
+		return nil, err
+	}
+	var found *schedulingv1.PriorityClass
+	for i := range all.Items {
+		c := &all.Items[i]
+		// Of several defaults the lowest counts (PriorityClass.GlobalDefault).
+		if c.GlobalDefault && (found == nil || c.Value < found.Value) {
+			found = c
+		}
+	}
+	return found, nil
+}
+
+// KeepAdmitted takes over into pod what the cluster filled in on old and what
+// pod leaves out: that is no change.
+func KeepAdmitted(pod, old *corev1.Pod) {
+	s, was := &pod.Spec, &old.Spec
+	if s.PriorityClassName == "" {
+		s.PriorityClassName = was.PriorityClassName
+	}
+	if s.Priority == nil && s.PriorityClassName == was.PriorityClassName {
+		s.Priority = was.Priority
+	}
+	if s.PreemptionPolicy == nil {
+		s.PreemptionPolicy = was.PreemptionPolicy
+	}
+}

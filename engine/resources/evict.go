@@ -1,0 +1,122 @@
+package resources
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+
+	"berth.dev/berth/api/client"
+)
+
+// Evict deletes a Pod unless its PodDisruptionBudget forbids it, as
+// policy/v1 Eviction says: the error is TooManyRequests then, and trying again
+// later is right. The deletion and the budget's share of it are one write. A
+// dry run only decides.
+func (r *Resources) Evict(ctx context.Context, key types.NamespacedName, opts client.DeleteOptions, dryRun bool) error {
+	for attempt := 1; ; attempt++ {
+		t := r.Begin()
+		if err := t.evict(ctx, key, opts); err != nil {
+			return err
+		}
+		if dryRun {
+			return nil
+		}
+		err := t.Commit(ctx)
+		if !apierrors.IsConflict(err) || opts.ResourceVersion != "" || attempt == attempts {
+			return err
+		}
+	}
+}
+
+func (t *Tx) evict(ctx context.Context, key types.NamespacedName, opts client.DeleteOptions) error {
+	var pod corev1.Pod
+	if err := t.r.Get(ctx, key, &pod); err != nil {
+		return err
+	}
+	if pod.Spec.NodeName != "" && !finished(&pod) && pod.DeletionTimestamp == nil {
+		budget, err := t.budgetOf(ctx, &pod)
+		if err != nil {
+			return err
+		}
+		if err := t.charge(ctx, budget, &pod); err != nil {
+			return err
+		}
+	}
+	return t.Delete(ctx, &pod, opts)
+}
+
+// budgetOf finds the one budget that selects a Pod, or nil.
+func (t *Tx) budgetOf(ctx context.Context, pod *corev1.Pod) (*policyv1.PodDisruptionBudget, error) {
+	var all policyv1.PodDisruptionBudgetList
+	if err := t.r.List(ctx, &all, client.ListOptions{Namespace: pod.Namespace}); err != nil {
+		return nil, err
+	}
+	var found []*policyv1.PodDisruptionBudget
+	for i := range all.Items {
+		selector, err := metav1.LabelSelectorAsSelector(all.Items[i].Spec.Selector)
+		if err == nil && selector.Matches(labels.Set(pod.Labels)) {
+			found = append(found, &all.Items[i])
+		}
+	}
+	if len(found) > 1 {
+		return nil, apierrors.NewInternalError(fmt.Errorf("pod %s is selected by the PodDisruptionBudgets %s and %s; an eviction can obey only one", pod.Name, found[0].Name, found[1].Name))
+	}
+	if len(found) == 0 {
+		return nil, nil
+	}
+	return found[0], nil
+}
+
+// charge takes a disruption from a budget.
+func (t *Tx) charge(ctx context.Context, b *policyv1.PodDisruptionBudget, pod *corev1.Pod) error {
+	if b == nil {
+		return nil
+	}
+	ready := condition(pod, corev1.PodReady)
+	if !ready {
+		policy := policyv1.IfHealthyBudget
+		if b.Spec.UnhealthyPodEvictionPolicy != nil {
+			policy = *b.Spec.UnhealthyPodEvictionPolicy
+		}
+		// A Pod that does not serve takes nothing away from those that do.
+		if policy == policyv1.AlwaysAllow || (b.Status.CurrentHealthy >= b.Status.DesiredHealthy && b.Status.DesiredHealthy > 0) {
+			return nil
+		}
+	}
+	if b.Status.ObservedGeneration < b.Generation {
+		return refused(b, fmt.Sprintf("The disruption budget %s is still being processed by the server.", b.Name))
+	}
+	if b.Status.DisruptionsAllowed <= 0 {
+		return refused(b, fmt.Sprintf("The disruption budget %s needs %d healthy pods and has %d currently", b.Name, b.Status.DesiredHealthy, b.Status.CurrentHealthy))
+	}
+	b.Status.DisruptionsAllowed--
+	if b.Status.DisruptedPods == nil {
+		b.Status.DisruptedPods = map[string]metav1.Time{}
+	}
+	b.Status.DisruptedPods[pod.Name] = metav1.NewTime(t.r.clock.Now())
+	return t.UpdateStatus(ctx, b)
+}
+
+func refused(b *policyv1.PodDisruptionBudget, why string) error {
+	err := apierrors.NewTooManyRequests("Cannot evict pod as it would violate the pod's disruption budget.", 0)
+	err.ErrStatus.Code = http.StatusTooManyRequests
+	err.ErrStatus.Details.Kind, err.ErrStatus.Details.Name = "poddisruptionbudgets", b.Name
+	err.ErrStatus.Details.Causes = append(err.ErrStatus.Details.Causes, metav1.StatusCause{Type: policyv1.DisruptionBudgetCause, Message: why})
+	return err
+}
+
+func condition(pod *corev1.Pod, t corev1.PodConditionType) bool {
+	for _, c := range pod.Status.Conditions {
+		if c.Type == t {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
