@@ -125,7 +125,7 @@ func (s *server) routes(up *upstream.Upstream, tokens *access.Tokens, repositori
 	mux.Handle("/git/", requireUser(repositories, access.Admin))
 	mux.Handle("POST /berth/v1/plan", requireUser(http.HandlerFunc(extra.plan), access.Admin))
 	mux.Handle("POST /berth/v1/images", requireUser(http.HandlerFunc(extra.images), access.Admin))
-	for _, path := range []string{"/api", "/api/", "/apis", "/apis/", "/version", "/healthz", "/livez", "/readyz", "/openapi/"} {
+	for _, path := range []string{"/api", "/api/", "/apis", "/apis/", "/version", "/healthz", "/livez", "/readyz", "/openapi/", "/metrics"} {
 		mux.Handle(path, api)
 	}
 	mux.Handle("/", page)

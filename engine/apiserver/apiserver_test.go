@@ -47,7 +47,7 @@ const (
 	viewer = "viewer-token"
 )
 
-func serve(t *testing.T) *server {
+func serve(t testing.TB) *server {
 	t.Helper()
 	up, err := upstream.New()
 	if err != nil {

@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"bytes"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -90,16 +91,37 @@ func encode(w io.Writer, media string, v any) error {
 
 // answer writes an object in the form that the client asked for.
 func (s *Server) answer(w http.ResponseWriter, q *request, code int, obj runtime.Object) error {
-	out, err := s.render(q, obj)
+	body, err := s.body(q, obj)
 	if err != nil {
 		return err
 	}
+	s.send(w, q, code, body)
+	return nil
+}
+
+// body is an answer as it is sent.
+func (s *Server) body(q *request, obj runtime.Object) ([]byte, error) {
+	out, err := s.render(q, obj)
+	if err != nil {
+		return nil, err
+	}
+	var body bytes.Buffer
+	if err := encode(&body, q.accept.media, out); err != nil {
+		return nil, apierrors.NewInternalError(err)
+	}
+	return body.Bytes(), nil
+}
+
+func (s *Server) send(w http.ResponseWriter, q *request, code int, body ...[]byte) {
 	for _, text := range q.warnings {
 		w.Header().Add("Warning", `299 - `+strconv.Quote(text))
 	}
 	w.Header().Set("Content-Type", q.accept.media)
 	w.Header().Set("Cache-Control", "no-cache, private")
 	w.WriteHeader(code)
-	_ = encode(w, q.accept.media, out) // the client is gone: nobody to tell
-	return nil
+	for _, part := range body {
+		if _, err := w.Write(part); err != nil {
+			return // the client is gone: nobody to tell
+		}
+	}
 }

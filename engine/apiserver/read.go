@@ -10,6 +10,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -65,26 +66,50 @@ func (s *Server) list(w http.ResponseWriter, q *request) error {
 	if err := page(query.Get("limit"), query.Get("continue"), &request); err != nil {
 		return err
 	}
+	turn, err := s.turn(q, request.Limit)
+	if err != nil {
+		return err
+	}
+	defer turn.end()
 	result, err := s.Resources.Objects(q.Context(), q.row, request)
 	if err != nil {
 		return err
 	}
+	body, err := s.listBody(q, result)
+	if err != nil {
+		return err
+	}
+	turn.compute()
+	s.send(w, q, http.StatusOK, body...)
+	return nil
+}
+
+func (s *Server) listBody(q *request, result resources.ListResult) ([][]byte, error) {
+	m := metav1.ListMeta{ResourceVersion: strconv.FormatInt(result.Revision, 10)}
+	if result.Next != "" {
+		m.Continue = token(result)
+	}
+	if q.accept.form == formObject && q.accept.media == runtime.ContentTypeJSON {
+		body, err := listJSON(q.row, m, result.Objects)
+		if err != nil {
+			return nil, apierrors.NewInternalError(err)
+		}
+		return body, nil
+	}
 	list := q.row.NewList()
 	items := make([]runtime.Object, len(result.Objects))
 	for i, obj := range result.Objects {
-		// The list says the kind once.
 		obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
 		items[i] = obj
 	}
 	if err := meta.SetList(list, items); err != nil {
-		return apierrors.NewInternalError(err)
+		return nil, apierrors.NewInternalError(err)
 	}
-	list.SetResourceVersion(strconv.FormatInt(result.Revision, 10))
-	if result.Next != "" {
-		list.SetContinue(token(result))
-	}
+	list.SetResourceVersion(m.ResourceVersion)
+	list.SetContinue(m.Continue)
 	list.GetObjectKind().SetGroupVersionKind(q.row.GroupVersion().WithKind(q.row.Kind + "List"))
-	return s.answer(w, q, http.StatusOK, list)
+	body, err := s.body(q, list)
+	return [][]byte{body}, err
 }
 
 // continuation is what a continue token holds.

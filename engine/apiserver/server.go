@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"runtime"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -46,15 +47,18 @@ type Server struct {
 	mux      *http.ServeMux
 	managers *managers
 	frames   *frames
+	metrics  *metrics
+	turns    *turns
 }
 
 // New makes the handler.
 func New(o Options) *Server {
-	s := &Server{Options: o, mux: http.NewServeMux(), managers: newManagers(o.Upstream.Scheme()), frames: newFrames()}
+	s := &Server{Options: o, mux: http.NewServeMux(), managers: newManagers(o.Upstream.Scheme()), frames: newFrames(), metrics: newMetrics(o.Resources), turns: newTurns()}
 	for _, path := range []string{"/healthz", "/livez", "/readyz"} {
 		s.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") })
 	}
 	s.mux.HandleFunc("GET /version", s.version)
+	s.mux.Handle("GET /metrics", s.metrics.handler())
 	s.discovery()
 	s.openAPI()
 	s.streams()
@@ -154,6 +158,9 @@ func (s *Server) handle(row *resources.Resource, f func(http.ResponseWriter, *re
 		} else if _, below, ok := strings.Cut(r.Pattern, "/"+row.Plural+"/{"); ok {
 			_, q.subresource, _ = strings.Cut(below, "/")
 		}
+		began, out := time.Now(), &recorder{ResponseWriter: w, code: http.StatusOK}
+		w = out
+		defer func() { s.metrics.observe(q, out.code, time.Since(began)) }()
 		err := s.authorize(q)
 		if err == nil {
 			q.accept, err = parseAccept(r.Header.Get("Accept"), row)
@@ -203,6 +210,7 @@ func (s *Server) fail(w http.ResponseWriter, err error) {
 	if status.Code >= http.StatusInternalServerError {
 		s.Log.Warn("request failed", "err", err)
 	}
+	retryAfter(w, err)
 	status.TypeMeta = metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}
 	if status.Code == 0 {
 		status.Code = http.StatusInternalServerError

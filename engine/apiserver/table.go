@@ -99,7 +99,9 @@ func partial(obj runtime.Object) (any, error) {
 		if err != nil {
 			return err
 		}
-		out.Items = append(out.Items, *meta.AsPartialObjectMetadata(m))
+		p := meta.AsPartialObjectMetadata(m)
+		p.TypeMeta = metav1.TypeMeta{Kind: "PartialObjectMetadata", APIVersion: "meta.k8s.io/v1"}
+		out.Items = append(out.Items, *p)
 		return nil
 	})
 	return out, err

@@ -91,6 +91,9 @@ func (s *Server) watch(w http.ResponseWriter, q *request) error {
 		return err
 	}
 	defer changes.Stop()
+	open := s.metrics.watches.WithLabelValues("watch", q.row.Group, q.row.Version, q.row.Plural)
+	open.Inc()
+	defer open.Dec()
 	s.stream(w, q, changes.ResultChan())
 	return nil
 }

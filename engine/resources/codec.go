@@ -3,8 +3,12 @@ package resources
 import (
 	"encoding/json"
 	"fmt"
+	"runtime"
+	"slices"
 	"strconv"
 	"sync"
+
+	"golang.org/x/sync/errgroup"
 
 	"berth.dev/berth/api/client"
 	"berth.dev/berth/engine/store"
@@ -56,6 +60,45 @@ func (r *Resource) decode(kv store.KV) (client.Object, error) {
 	}
 	obj.GetObjectKind().SetGroupVersionKind(r.GroupVersionKind)
 	return obj, nil
+}
+
+// decodeShare is how many objects one goroutine decodes at a time.
+const decodeShare = 256
+
+// decodeAll decodes pairs and keeps the objects that match, in their order.
+// Many are decoded on all processors.
+func (r *Resource) decodeAll(kvs []store.KV, want *selector) ([]client.Object, error) {
+	if len(kvs) <= decodeShare {
+		return r.decodeMatching(kvs, want)
+	}
+	shares := make([][]client.Object, (len(kvs)+decodeShare-1)/decodeShare)
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for i := range shares {
+		g.Go(func() (err error) {
+			shares[i], err = r.decodeMatching(kvs[i*decodeShare:min(len(kvs), (i+1)*decodeShare)], want)
+			return err
+		})
+	}
+	err := g.Wait()
+	return slices.Concat(shares...), err
+}
+
+func (r *Resource) decodeMatching(kvs []store.KV, want *selector) ([]client.Object, error) {
+	out := make([]client.Object, 0, len(kvs))
+	for _, kv := range kvs {
+		if !want.may(kv) {
+			continue
+		}
+		obj, err := r.decode(kv)
+		if err != nil {
+			return nil, err
+		}
+		if want.matches(obj) {
+			out = append(out, obj)
+		}
+	}
+	return out, nil
 }
 
 func decodeInto(kv store.KV, obj client.Object) error {

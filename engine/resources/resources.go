@@ -66,6 +66,9 @@ func New(o Options) *Resources {
 // All is the table of kinds.
 func (r *Resources) All() []*Resource { return r.table }
 
+// Revision of the last write.
+func (r *Resources) Revision() int64 { return r.store.Revision() }
+
 // Scheme holds the Go types of the kinds.
 func (r *Resources) Scheme() *runtime.Scheme { return r.upstream.Scheme() }
 
@@ -139,7 +142,7 @@ type ListResult struct {
 
 // Objects lists objects of a kind, sorted by namespace and name.
 func (r *Resources) Objects(ctx context.Context, row *Resource, q ListRequest) (ListResult, error) {
-	match := matcher(row, q.Labels, q.Fields)
+	want := newSelector(row, q.Labels, q.Fields)
 	result := ListResult{}
 	request := store.ListRequest{Prefix: row.prefix(q.Namespace), From: q.From, Limit: q.Limit, At: q.At}
 	for {
@@ -151,15 +154,11 @@ func (r *Resources) Objects(ctx context.Context, row *Resource, q ListRequest) (
 			return ListResult{}, apierrors.NewInternalError(err)
 		}
 		result.Revision = page.Revision
-		for _, kv := range page.KVs {
-			obj, err := row.decode(kv)
-			if err != nil {
-				return ListResult{}, apierrors.NewInternalError(err)
-			}
-			if match(obj) {
-				result.Objects = append(result.Objects, obj)
-			}
+		objs, err := row.decodeAll(page.KVs, want)
+		if err != nil {
+			return ListResult{}, apierrors.NewInternalError(err)
 		}
+		result.Objects = append(result.Objects, objs...)
 		result.Next = page.Next
 		if page.Next == "" || (q.Limit > 0 && len(result.Objects) >= q.Limit) {
 			return result, nil
@@ -185,18 +184,4 @@ func (r *Resources) List(ctx context.Context, into client.ObjectList, opts clien
 		items[i] = obj
 	}
 	return meta.SetList(into, items)
-}
-
-// matcher says whether an object is selected.
-func matcher(row *Resource, l labels.Selector, f fields.Selector) func(client.Object) bool {
-	if l != nil && l.Empty() {
-		l = nil
-	}
-	if f != nil && f.Empty() {
-		f = nil
-	}
-	return func(obj client.Object) bool {
-		return (l == nil || l.Matches(labels.Set(obj.GetLabels()))) &&
-			(f == nil || f.Matches(row.Fields(obj)))
-	}
 }

@@ -17,7 +17,7 @@ import (
 	"berth.dev/berth/engine/store"
 )
 
-// bookmarkInterval is the time between two bookmarks on a quiet watch.
+// bookmarkInterval is the time between two bookmarks.
 const bookmarkInterval = 30 * time.Second
 
 // WatchRequest selects the changes to report.
@@ -71,7 +71,7 @@ func (r *Resources) Changes(ctx context.Context, row *Resource, q WatchRequest) 
 	ctx, cancel := context.WithCancel(ctx)
 	w := &watcher{
 		resources: r, row: row, request: q, source: source,
-		match:  matcher(row, q.Labels, q.Fields),
+		want:   newSelector(row, q.Labels, q.Fields),
 		out:    make(chan watch.Event, 16),
 		cancel: cancel,
 	}
@@ -92,7 +92,7 @@ type watcher struct {
 	row       *Resource
 	request   WatchRequest
 	source    store.Watcher
-	match     func(client.Object) bool
+	want      *selector
 	out       chan watch.Event
 	cancel    context.CancelFunc
 }
@@ -116,15 +116,13 @@ func (w *watcher) run(ctx context.Context, initial ListResult) {
 	if w.request.Initial && !w.bookmark(ctx, initial.Revision, true) {
 		return
 	}
+	due := time.Now().Add(bookmarkInterval)
 	for {
-		wait, stop := context.WithTimeout(ctx, bookmarkInterval)
+		wait, stop := context.WithDeadline(ctx, due)
 		events, progress, err := w.source.Next(wait)
 		stop()
 		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-			if !w.bookmark(ctx, progress, false) {
-				return
-			}
-			continue
+			err = nil
 		}
 		if err != nil {
 			if ctx.Err() == nil && !errors.Is(err, store.ErrClosed) {
@@ -138,6 +136,14 @@ func (w *watcher) run(ctx context.Context, initial ListResult) {
 				return
 			}
 		}
+		// By the clock, not in silence: a watcher of little among many changes
+		// needs the newest revision most.
+		if now := time.Now(); !now.Before(due) {
+			if !w.bookmark(ctx, progress, false) {
+				return
+			}
+			due = now.Add(bookmarkInterval)
+		}
 	}
 }
 
@@ -146,18 +152,18 @@ func (w *watcher) run(ctx context.Context, initial ListResult) {
 func (w *watcher) report(ctx context.Context, e store.Event) bool {
 	var obj, old client.Object
 	var err error
-	if !e.Deleted() {
+	if !e.Deleted() && w.want.may(e.KV) {
 		if obj, err = w.resources.decoded.get(w.row, e.KV); err != nil {
 			return w.fail(ctx, err)
 		}
 	}
-	if e.Previous.Revision > 0 {
+	if e.Previous.Revision > 0 && w.want.may(e.Previous) {
 		if old, err = w.resources.decoded.get(w.row, e.Previous); err != nil {
 			return w.fail(ctx, err)
 		}
 	}
-	now := obj != nil && w.match(obj)
-	before := old != nil && w.match(old)
+	now := obj != nil && w.want.matches(obj)
+	before := old != nil && w.want.matches(old)
 	replaced := obj != nil && old != nil && obj.GetUID() != old.GetUID()
 	switch {
 	case now && before && replaced:
@@ -172,11 +178,7 @@ func (w *watcher) report(ctx context.Context, e store.Event) bool {
 	case now:
 		return w.send(ctx, watch.Event{Type: watch.Added, Object: obj})
 	case before:
-		last := old
-		if obj != nil && !replaced {
-			last = obj
-		}
-		gone := last.DeepCopyObject().(client.Object)
+		gone := old.DeepCopyObject().(client.Object)
 		gone.SetResourceVersion(strconv.FormatInt(e.Revision, 10))
 		return w.send(ctx, watch.Event{Type: watch.Deleted, Object: gone})
 	}

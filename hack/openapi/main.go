@@ -1,4 +1,4 @@
-// Command openapi writes the OpenAPI v3 documents that the API server embeds:
+// Command openapi writes the OpenAPI v3 and v2 documents that the API server embeds:
 // those of the pinned Kubernetes, cut down to what Berth serves, and one for
 // the kind Source, made from its Go type and comments.
 //
@@ -6,8 +6,6 @@
 package main
 
 import (
-	"bytes"
-	"compress/gzip"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -19,6 +17,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"berth.dev/berth/engine/apiserver"
 	"berth.dev/berth/engine/resources"
 )
 
@@ -37,6 +36,9 @@ func run(out string) error {
 		return fmt.Errorf("find k8s.io/kubernetes: %w", err)
 	}
 	specs := filepath.Join(strings.TrimSpace(string(dir)), "api", "openapi-spec", "v3")
+	if err := writeV2(filepath.Join(specs, "..", "swagger.json"), out); err != nil {
+		return fmt.Errorf("OpenAPI v2: %w", err)
+	}
 	byVersion := map[schema.GroupVersion][]*resources.Resource{}
 	for _, r := range resources.Table() {
 		byVersion[r.GroupVersion()] = append(byVersion[r.GroupVersion()], r)
@@ -115,28 +117,46 @@ func served(path string, rows []*resources.Resource) []string {
 	}
 	for _, r := range rows {
 		i := slices.Index(parts, r.Plural)
-		// The plural of Namespace also begins the paths of what is in one.
-		if r.Kind == "Namespace" && i >= 0 && len(parts) > i+2 && parts[i+2] != "status" {
-			continue
-		}
 		if i < 0 {
 			continue
 		}
-		writes := []string{"get", "put", "patch"}
-		switch rest := parts[i+1:]; {
-		case r.ReadOnly && len(rest) <= 1:
+		rest := parts[i+1:]
+		// The plural of Namespace also begins the paths of what is in one.
+		if r.Kind == "Namespace" && len(rest) > 1 && !hasSubresource(r, rest[1]) {
+			continue
+		}
+		switch {
+		case len(rest) > 2:
+			return nil
+		case len(rest) == 2:
+			return subresourceMethods(r, rest[1])
+		case r.ReadOnly:
 			return []string{"get"}
-		case len(rest) == 0 && r.Namespaced && !slices.Contains(parts, "{namespace}"):
-			return []string{"get"}
-		case len(rest) == 0:
-			return []string{"get", "post"}
 		case len(rest) == 1:
-			return append(writes, "delete")
-		case rest[1] == "status" && r.Status, rest[1] == "scale" && r.Scale:
-			return writes
-		case rest[1] == "log" && r.Kind == "Pod":
+			return []string{"get", "put", "patch", "delete"}
+		case r.Namespaced && !slices.Contains(parts, "{namespace}"):
 			return []string{"get"}
 		}
+		return []string{"get", "post", "delete"}
+	}
+	return nil
+}
+
+func hasSubresource(r *resources.Resource, name string) bool {
+	return subresourceMethods(r, name) != nil
+}
+
+func subresourceMethods(r *resources.Resource, name string) []string {
+	methods := map[string]string{"create": "post", "get": "get", "update": "put", "patch": "patch", "delete": "delete"}
+	for _, sub := range apiserver.Subresources(r) {
+		if sub.Name != name {
+			continue
+		}
+		var out []string
+		for _, v := range sub.Verbs {
+			out = append(out, methods[v])
+		}
+		return out
 	}
 	return nil
 }
@@ -180,16 +200,5 @@ func (d *document) write(path string) error {
 	if err != nil {
 		return err
 	}
-	var packed bytes.Buffer
-	z, err := gzip.NewWriterLevel(&packed, gzip.BestCompression)
-	if err != nil {
-		return err
-	}
-	if _, err := z.Write(b); err != nil {
-		return err
-	}
-	if err := z.Close(); err != nil {
-		return err
-	}
-	return os.WriteFile(path, packed.Bytes(), 0o644)
+	return writePacked(path, b)
 }

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	openapiv2 "github.com/google/gnostic-models/openapiv2"
+	"google.golang.org/protobuf/proto"
+
+	"berth.dev/berth/engine/resources"
+)
+
+// swagger is an OpenAPI v2 document, as far as it matters here.
+type swagger struct {
+	Swagger     string                    `json:"swagger"`
+	Info        map[string]any            `json:"info"`
+	Parameters  map[string]any            `json:"parameters,omitempty"`
+	Paths       map[string]map[string]any `json:"paths"`
+	Definitions map[string]any            `json:"definitions"`
+}
+
+// writeV2 writes the document for clients that know only OpenAPI v2, as JSON
+// and as the protobuf that client-go asks for.
+func writeV2(spec, out string) error {
+	b, err := os.ReadFile(spec)
+	if err != nil {
+		return err
+	}
+	d := &swagger{}
+	if err := json.Unmarshal(b, d); err != nil {
+		return err
+	}
+	for path, methods := range d.Paths {
+		keep := servedV2(path)
+		if keep == nil {
+			delete(d.Paths, path)
+			continue
+		}
+		for m := range methods {
+			if m != "parameters" && !slices.Contains(keep, m) {
+				delete(methods, m)
+			}
+		}
+	}
+	d.prune()
+	if b, err = json.Marshal(d); err != nil {
+		return err
+	}
+	document, err := openapiv2.ParseDocument(b)
+	if err != nil {
+		return fmt.Errorf("read back the cut document: %w", err)
+	}
+	message, err := proto.MarshalOptions{Deterministic: true}.Marshal(document)
+	if err != nil {
+		return err
+	}
+	if err := writePacked(filepath.Join(out, "v2.json.gz"), b); err != nil {
+		return err
+	}
+	return writePacked(filepath.Join(out, "v2.pb.gz"), message)
+}
+
+func servedV2(path string) []string {
+	for _, r := range resources.Table() {
+		base := "/api/" + r.Version + "/"
+		if r.Group != "" {
+			base = "/apis/" + r.Group + "/" + r.Version + "/"
+		}
+		if !strings.HasPrefix(path, base) {
+			continue
+		}
+		if methods := served(path, []*resources.Resource{r}); methods != nil {
+			return methods
+		}
+	}
+	return nil
+}
+
+// prune drops the definitions and parameters that no path leads to.
+func (d *swagger) prune() {
+	used := map[string]bool{}
+	var visit func(v any)
+	visit = func(v any) {
+		switch v := v.(type) {
+		case map[string]any:
+			if ref, ok := v["$ref"].(string); ok && !used[ref] {
+				used[ref] = true
+				if name, ok := strings.CutPrefix(ref, "#/definitions/"); ok {
+					visit(d.Definitions[name])
+				} else {
+					visit(d.Parameters[strings.TrimPrefix(ref, "#/parameters/")])
+				}
+			}
+			for _, child := range v {
+				visit(child)
+			}
+		case []any:
+			for _, child := range v {
+				visit(child)
+			}
+		}
+	}
+	for _, methods := range d.Paths {
+		visit(map[string]any(methods))
+	}
+	for name := range d.Definitions {
+		if !used["#/definitions/"+name] {
+			delete(d.Definitions, name)
+		}
+	}
+	for name := range d.Parameters {
+		if !used["#/parameters/"+name] {
+			delete(d.Parameters, name)
+		}
+	}
+}
+
+// writePacked gzips a file; the same content gives the same bytes.
+func writePacked(path string, b []byte) error {
+	var packed bytes.Buffer
+	z, err := gzip.NewWriterLevel(&packed, gzip.BestCompression)
+	if err != nil {
+		return err
+	}
+	if _, err := z.Write(b); err != nil {
+		return err
+	}
+	if err := z.Close(); err != nil {
+		return err
+	}
+	return os.WriteFile(path, packed.Bytes(), 0o644)
+}
