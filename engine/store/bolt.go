@@ -153,6 +153,10 @@ func (b *Bolt) commit(batch []*txn) {
 			continue
 		}
 		for _, op := range t.ops {
+			if op.Check {
+				t.revisions = append(t.revisions, op.Expect)
+				continue
+			}
 			revision++
 			events = append(events, apply(next, op, revision))
 			t.revisions = append(t.revisions, revision)

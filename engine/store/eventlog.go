@@ -16,20 +16,21 @@ const (
 )
 
 // eventLog is the window of the last changes, shared by all watchers, each of
-// which holds only its position. Its events have consecutive revisions.
+// which holds only its position. The revisions of its events grow.
 type eventLog struct {
 	mu     sync.Mutex
 	events []Event
 	bytes  int
-	// latest is the revision of the last event; older than events[0] nothing is known.
-	latest int64
+	// latest is the newest revision. floor is the one before events[0]: nothing
+	// is known of what changed up to it.
+	latest, floor int64
 	// changed is closed and replaced whenever events are added.
 	changed chan struct{}
 	closed  bool
 }
 
 func newEventLog(revision int64) *eventLog {
-	return &eventLog{latest: revision, changed: make(chan struct{})}
+	return &eventLog{latest: revision, floor: revision, changed: make(chan struct{})}
 }
 
 func (l *eventLog) last() int64 {
@@ -38,18 +39,16 @@ func (l *eventLog) last() int64 {
 	return l.latest
 }
 
-// oldest is the revision that a watch can begin after. The caller holds mu.
-func (l *eventLog) oldest() int64 {
-	if len(l.events) == 0 {
-		return l.latest
+// add appends what one or more transactions changed.
+func (l *eventLog) add(events []Event) {
+	if len(events) > 0 {
+		l.advance(events, events[len(events)-1].Revision)
 	}
-	return l.events[0].Revision - 1
 }
 
-func (l *eventLog) add(events []Event) {
-	if len(events) == 0 {
-		return
-	}
+// advance appends events, of which there may be none, and makes latest the
+// newest revision.
+func (l *eventLog) advance(events []Event, latest int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.events = append(l.events, events...)
@@ -57,16 +56,34 @@ func (l *eventLog) add(events []Event) {
 		l.bytes += size(e)
 	}
 	drop := 0
-	for drop < len(l.events)-len(events) && (len(l.events)-drop > windowEvents || l.bytes > windowBytes) {
+	for len(events) > 0 && drop < len(l.events)-len(events) && (len(l.events)-drop > windowEvents || l.bytes > windowBytes) {
 		l.bytes -= size(l.events[drop])
 		drop++
 	}
 	if drop > 0 {
+		l.floor = l.events[drop-1].Revision
 		// Cleared so that the array behind the slice does not keep the values.
 		clear(l.events[:drop])
 		l.events = l.events[drop:]
 	}
-	l.latest = events[len(events)-1].Revision
+	l.latest = latest
+	l.wake()
+}
+
+// reset forgets all events: who watches from before revision has to list again.
+func (l *eventLog) reset(revision int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.events, l.bytes = nil, 0
+	l.latest, l.floor = revision, revision
+	l.wake()
+}
+
+// wake is called with mu held.
+func (l *eventLog) wake() {
+	if l.closed {
+		return
+	}
 	close(l.changed)
 	l.changed = make(chan struct{})
 }
@@ -86,7 +103,7 @@ func (l *eventLog) close() {
 func (l *eventLog) undo(at int64) (map[string]KV, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if at < l.oldest() {
+	if at < l.floor {
 		return nil, fmt.Errorf("read at revision %d: %w", at, ErrExpired)
 	}
 	past := map[string]KV{}
@@ -99,7 +116,7 @@ func (l *eventLog) undo(at int64) (map[string]KV, error) {
 func (l *eventLog) watch(prefix string, after int64) (*logWatcher, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if after < l.oldest() {
+	if after < l.floor {
 		return nil, fmt.Errorf("watch from revision %d: %w", after, ErrExpired)
 	}
 	if after > l.latest {
@@ -136,7 +153,7 @@ func (w *logWatcher) Next(ctx context.Context) ([]Event, int64, error) {
 func (w *logWatcher) take() ([]Event, <-chan struct{}, error) {
 	w.log.mu.Lock()
 	defer w.log.mu.Unlock()
-	if w.after < w.log.oldest() {
+	if w.after < w.log.floor {
 		return nil, nil, fmt.Errorf("watch from revision %d: %w", w.after, ErrExpired)
 	}
 	all := w.log.events

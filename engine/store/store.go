@@ -1,5 +1,5 @@
-// Package store keeps bytes under keys with one global revision. It owns the
-// file on disk, the order of all writes and the window in which watches can be
+// Package store keeps bytes under keys with one global revision, in a bbolt file
+// or in etcd. It owns the file on disk, what is below its prefix in etcd, the order of all writes and the window in which watches can be
 // resumed. It knows nothing of Kubernetes: engine/resources gives the bytes
 // their meaning.
 package store
@@ -12,7 +12,8 @@ import (
 
 // Store is a key-value store with revisions. Every put and every delete has a
 // revision of its own, larger than all before it; those of one transaction are
-// consecutive. What is acknowledged is on disk.
+// consecutive, and a deletion of what does not exist may share its
+// neighbour's. What is acknowledged is on disk.
 type Store interface {
 	// Get returns the newest value of key, and false when there is none.
 	Get(ctx context.Context, key string) (KV, bool, error)
@@ -74,6 +75,9 @@ type Op struct {
 	Value []byte
 	// Expect is the revision that the key must be at, or Any or Absent.
 	Expect int64
+	// Check only compares: the key is left as it is, Value is not used, and the
+	// revision of the operation is Expect.
+	Check bool
 }
 
 // Event is one change. Value is nil for a deletion; Previous is the pair as it

@@ -20,6 +20,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 	for name, test := range map[string]func(*testing.T, store.Store){
 		"put, get, delete": putGetDelete,
 		"a transaction holds as a whole or not at all":          txnAllOrNothing,
+		"a check compares and changes nothing":                  checkOnly,
 		"list is sorted and paged at one revision":              listPages,
 		"list reads the past":                                   listPast,
 		"watch resumes without loss or repetition":              watchResumes,
@@ -77,6 +78,40 @@ func txnAllOrNothing(t *testing.T, s store.Store) {
 	}
 }
 
+func checkOnly(t *testing.T, s store.Store) {
+	ctx := t.Context()
+	term := put(t, s, "/term", "1", store.Absent)
+	guarded := func(expect int64) error {
+		revisions, err := s.Txn(ctx, []store.Op{
+			{Key: "/a", Value: []byte("x"), Expect: store.Any},
+			{Key: "/term", Check: true, Expect: expect},
+			{Key: "/none", Check: true, Expect: store.Absent},
+		})
+		if err == nil && (len(revisions) != 3 || revisions[1] != expect || revisions[2] != store.Absent) {
+			t.Errorf("revisions %v, want those of the checks to be what they expect", revisions)
+		}
+		return err
+	}
+	if err := guarded(term); err != nil {
+		t.Fatal(err)
+	}
+	if kv, ok, err := s.Get(ctx, "/term"); err != nil || !ok || kv.Revision != term || string(kv.Value) != "1" {
+		t.Fatalf("after a check: %q at %d, exists %v, %v", kv.Value, kv.Revision, ok, err)
+	}
+	before, _, _ := s.Get(ctx, "/a")
+	if revisions, err := s.Txn(ctx, []store.Op{{Key: "/term", Check: true, Expect: term}}); err != nil || revisions[0] != term {
+		t.Errorf("a check alone: %v, %v", revisions, err)
+	}
+	put(t, s, "/term", "2", term)
+	var conflict *store.ConflictError
+	if err := guarded(term); !errors.As(err, &conflict) || conflict.Key != "/term" {
+		t.Errorf("a check of a former revision: %v, want a conflict", err)
+	}
+	if kv, _, _ := s.Get(ctx, "/a"); kv.Revision != before.Revision {
+		t.Error("a transaction whose check fails changed something")
+	}
+}
+
 func listPages(t *testing.T, s store.Store) {
 	ctx := t.Context()
 	for _, k := range []string{"/p/c", "/p/a", "/q/z", "/p/d", "/p/b"} {
@@ -110,7 +145,7 @@ func listPast(t *testing.T, s store.Store) {
 	if len(got.KVs) != 2 || string(got.KVs[0].Value) != "1" {
 		t.Errorf("at %d: %v", at, got.KVs)
 	}
-	if _, err := s.List(t.Context(), store.ListRequest{Prefix: "/p/", At: at + 100}); err == nil {
+	if _, err := s.List(t.Context(), store.ListRequest{Prefix: "/p/", At: s.Revision() + 100}); err == nil {
 		t.Error("a revision of the future was read")
 	}
 }

@@ -1,0 +1,263 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+)
+
+// Waits for etcd.
+const (
+	// callTimeout bounds one call, so that another member is asked soon.
+	callTimeout = 2 * time.Second
+	// askAttempts is how often a read asks.
+	askAttempts = 3
+	readTimeout = 8 * time.Second
+	// writeTimeout and largeTimeout bound a transaction with all its attempts.
+	writeTimeout = 15 * time.Second
+	largeTimeout = time.Minute
+	// openTimeout is how long a start waits for etcd.
+	openTimeout = time.Minute
+	retryEvery  = 200 * time.Millisecond
+)
+
+// EtcdOptions are what an Etcd is made of.
+type EtcdOptions struct {
+	Address EtcdAddress
+	Log     *slog.Logger
+	// CompactEvery is the time between two compactions of etcd's history, each
+	// up to where it was at the one before; 0 for none.
+	CompactEvery time.Duration
+}
+
+// Etcd is the Store in an etcd, for several servers at once. Each holds all
+// pairs in memory and follows what the others write; a read first asks etcd for
+// the number of the newest write, so it sees all that was acknowledged.
+type Etcd struct {
+	options EtcdOptions
+	client  *clientv3.Client
+	where   string
+	keys    etcdKeys
+	// writer is this Etcd among all that use the prefix.
+	writer   string
+	sequence atomic.Uint64
+	session  session
+	barrier  barrier
+	progress progress
+
+	// mirror is changed by the feed alone. later is where etcd has pairs that
+	// were written after their transaction, and large the large transaction
+	// that is being carried out; both change with the tree, under its lock.
+	mirror
+	later map[string]int64
+	large *largeState
+
+	// from is the revision of etcd that the feed goes on after; staged is what it
+	// has seen of large transactions. Both are the feed's own.
+	from   int64
+	staged map[string]map[int][]byte
+
+	submit  chan *largeTxn
+	settle  chan struct{}
+	restart chan struct{}
+	closing chan struct{}
+
+	trouble trouble
+	// at is called at each step of a large transaction, by tests.
+	at func(step string)
+}
+
+var _ Store = (*Etcd)(nil)
+
+// OpenEtcd reads everything below the prefix. While etcd does not answer it
+// tries again, for up to a minute. Nothing can be read or written until Run is called.
+func OpenEtcd(ctx context.Context, o EtcdOptions) (*Etcd, error) {
+	endpoints, prefix, err := o.Address.endpoints()
+	if err != nil {
+		return nil, err
+	}
+	tls, err := o.Address.tls()
+	if err != nil {
+		return nil, err
+	}
+	client, err := clientv3.New(clientv3.Config{
+		Endpoints: endpoints, TLS: tls, Logger: zap.NewNop(),
+		DialTimeout: callTimeout, DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 3 * time.Second,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open store %s: %w", o.Address.URL, err)
+	}
+	e := &Etcd{
+		options: o, client: client, keys: etcdKeys{prefix}, writer: strings.ToLower(rand.Text()[:16]),
+		where:   strings.Join(endpoints, ", "),
+		mirror:  mirror{current: new(tree), log: newEventLog(0)},
+		submit:  make(chan *largeTxn),
+		settle:  make(chan struct{}, 1),
+		restart: make(chan struct{}, 1),
+		closing: make(chan struct{}),
+		at:      func(string) {},
+	}
+	e.barrier.ask = e.askHead
+	e.trouble.log = o.Log
+	e.progress.init()
+	if err := e.loadFirst(ctx); err != nil {
+		client.Close()
+		return nil, fmt.Errorf("open store %s: %w", o.Address.URL, err)
+	}
+	return e, nil
+}
+
+func (e *Etcd) loadFirst(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	for {
+		err := e.load(ctx, false)
+		if err == nil {
+			e.report(nil)
+			return nil
+		}
+		if refused(err) {
+			return e.explain(err)
+		}
+		e.report(err)
+		select {
+		case <-ctx.Done():
+			return e.explain(err)
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// Run follows etcd until the context ends.
+func (e *Etcd) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return e.follow(ctx) })
+	g.Go(func() error { return e.runSession(ctx) })
+	g.Go(func() error { return e.runLarge(ctx) })
+	g.Go(func() error { return e.compact(ctx) })
+	g.Go(func() error {
+		<-ctx.Done()
+		close(e.closing)
+		return nil
+	})
+	err := g.Wait()
+	e.log.close()
+	e.client.Close()
+	return err
+}
+
+// open fails when the store is shutting down.
+func (e *Etcd) open() error {
+	select {
+	case <-e.closing:
+		return ErrClosed
+	default:
+		return nil
+	}
+}
+
+func (e *Etcd) poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Get implements Store.
+func (e *Etcd) Get(ctx context.Context, key string) (KV, bool, error) {
+	if err := e.sync(ctx); err != nil {
+		return KV{}, false, err
+	}
+	return e.mirror.Get(ctx, key)
+}
+
+// List implements Store.
+func (e *Etcd) List(ctx context.Context, r ListRequest) (Page, error) {
+	// A revision that this server has not seen may be one that another handed out.
+	if r.At == 0 || r.At > e.Revision() {
+		if err := e.sync(ctx); err != nil {
+			return Page{}, err
+		}
+	}
+	return e.mirror.List(ctx, r)
+}
+
+// Watch implements Store.
+func (e *Etcd) Watch(ctx context.Context, prefix string, after int64) (Watcher, error) {
+	if after > e.Revision() {
+		if err := e.sync(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return e.mirror.Watch(ctx, prefix, after)
+}
+
+// compact lets etcd forget its history, which nobody reads: each server keeps
+// the window of changes itself.
+func (e *Etcd) compact(ctx context.Context) error {
+	if e.options.CompactEvery == 0 {
+		return nil
+	}
+	ticker := time.NewTicker(e.options.CompactEvery)
+	defer ticker.Stop()
+	var before int64
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		call, cancel := context.WithTimeout(ctx, callTimeout)
+		if before > 0 {
+			// Who comes second is told that it is done already.
+			if _, err := e.client.Compact(call, before); err != nil && ctx.Err() == nil {
+				e.options.Log.Debug("compact etcd", "err", err)
+			}
+		}
+		if resp, err := e.client.Get(call, e.keys.head()); err == nil {
+			before = resp.Header.Revision
+		}
+		cancel()
+	}
+}
+
+// trouble says once that etcd is away, and once that it is back.
+type trouble struct {
+	log *slog.Logger
+
+	mu   sync.Mutex
+	last string
+}
+
+// report notes how a call went; nil for well.
+func (e *Etcd) report(err error) {
+	if errors.Is(err, context.Canceled) {
+		return
+	}
+	text := ""
+	if err != nil {
+		text = e.explain(err).Error()
+	}
+	t := &e.trouble
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if text == t.last {
+		return
+	}
+	if text != "" {
+		t.log.Warn("trying again", "err", text)
+	} else {
+		t.log.Info("the store is reachable again", "store", e.where)
+	}
+	t.last = text
+}

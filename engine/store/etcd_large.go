@@ -1,0 +1,275 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strings"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// A transaction that etcd does not take in one piece is carried out so:
+//
+//  1. its operations are staged, in parts;
+//  2. the lock is taken, which holds back all other writers of all servers;
+//  3. its expectations are checked;
+//  4. the commit record is written: that decides it, and every server applies it;
+//  5. the pairs are written to their places;
+//  6. what was staged, the commit record and the lock are removed.
+//
+// Whoever finds the lock of a writer that has died does steps 5 and 6 if there is
+// a commit record, and removes what was staged if there is none.
+
+// largeTxn is a large transaction that waits for its turn.
+type largeTxn struct {
+	ctx       context.Context
+	ops       []Op // without checks
+	all       []Op
+	revisions []int64
+	err       error
+	done      chan struct{}
+}
+
+func (e *Etcd) txnLarge(ctx context.Context, all []Op) ([]int64, error) {
+	limited, cancel := context.WithTimeout(ctx, largeTimeout)
+	defer cancel()
+	t := &largeTxn{ctx: limited, all: all, done: make(chan struct{})}
+	for _, op := range all {
+		if !op.Check {
+			t.ops = append(t.ops, op)
+		}
+	}
+	select {
+	case e.submit <- t:
+	case <-limited.Done():
+		return nil, e.timely(ctx, limited.Err())
+	case <-e.closing:
+		return nil, ErrClosed
+	}
+	select {
+	case <-t.done:
+		return t.revisions, e.timely(ctx, t.err)
+	case <-limited.Done():
+		return nil, e.timely(ctx, fmt.Errorf("%w: %s", ErrUnknown, limited.Err()))
+	case <-e.closing:
+		return nil, ErrClosed
+	}
+}
+
+// runLarge carries out large transactions, one at a time, and finishes those of
+// writers that have died.
+func (e *Etcd) runLarge(ctx context.Context) error {
+	e.removeOrphans(ctx)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-e.settle:
+			e.report(e.recover(ctx))
+		case t := <-e.submit:
+			e.carryOut(ctx, t)
+		}
+	}
+}
+
+func (e *Etcd) carryOut(ctx context.Context, t *largeTxn) {
+	for {
+		at, lock, err := e.decide(ctx, t)
+		if errors.Is(err, errRetry) && t.ctx.Err() == nil && ctx.Err() == nil {
+			continue
+		}
+		if err == nil {
+			for i, position := 0, 0; i < len(t.all); i++ {
+				if t.all[i].Check {
+					t.revisions = append(t.revisions, t.all[i].Expect)
+					continue
+				}
+				t.revisions = append(t.revisions, revisionOf(at, position))
+				position++
+			}
+		}
+		t.err = err
+		close(t.done)
+		if err == nil {
+			e.finishAlways(ctx, lock)
+		}
+		return
+	}
+}
+
+// finishAlways does the rest of a transaction that is decided, however long etcd
+// is away.
+func (e *Etcd) finishAlways(ctx context.Context, lock int64) {
+	for ctx.Err() == nil {
+		err := e.finish(ctx, lock)
+		if err == nil || errors.Is(err, errLost) {
+			return
+		}
+		e.report(err)
+		pauseFor(ctx, retryEvery)
+	}
+}
+
+// decide does the steps up to the commit record. It returns etcd's revisions of
+// the record, which the mirror has, and of the lock, which is held.
+func (e *Etcd) decide(ctx context.Context, t *largeTxn) (at, lock int64, err error) {
+	session, err := e.sessionRevision(t.ctx)
+	if err != nil {
+		return 0, 0, e.again(t.ctx, err)
+	}
+	record := commitRecord{id: e.writer + "-" + strings.ToLower(rand.Text()[:10])}
+	chunks := encodeOps(t.ops)
+	record.chunks = len(chunks)
+	if err := e.stageAll(t.ctx, record.id, chunks); err != nil {
+		e.unstage(ctx, record.id)
+		return 0, 0, err
+	}
+	e.at("staged")
+	if lock, err = e.lock(t.ctx, record.id); err != nil {
+		e.unstage(ctx, record.id)
+		return 0, 0, err
+	}
+	e.at("locked")
+	e.mu.RLock()
+	err = check(e.current, t.all)
+	e.mu.RUnlock()
+	if err == nil {
+		at, err = e.commitLarge(ctx, t, session, lock, record)
+	}
+	if err != nil && !errors.Is(err, ErrUnknown) {
+		e.unlock(ctx, lock, record.id)
+	}
+	if err == nil {
+		e.at("committed")
+	}
+	return at, lock, err
+}
+
+func (e *Etcd) stageAll(ctx context.Context, id string, chunks [][]byte) error {
+	for n, chunk := range chunks {
+		for {
+			call, cancel := context.WithTimeout(ctx, callTimeout)
+			_, err := e.client.Put(call, e.keys.chunk(id, n), string(chunk))
+			cancel()
+			if err == nil {
+				break
+			}
+			if err := e.again(ctx, err); !errors.Is(err, errRetry) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (e *Etcd) unstage(ctx context.Context, id string) {
+	call, cancel := stop(ctx, callTimeout)
+	defer cancel()
+	_, err := e.client.Delete(call, e.keys.staging(id)+"/", clientv3.WithPrefix())
+	e.report(err) // a later start removes what is left
+}
+
+// lock takes the lock and returns its revision, once the mirror has all before it.
+func (e *Etcd) lock(ctx context.Context, id string) (int64, error) {
+	for {
+		session, err := e.sessionRevision(ctx)
+		if err != nil {
+			if err := e.again(ctx, err); !errors.Is(err, errRetry) {
+				return 0, err
+			}
+			continue
+		}
+		call, cancel := context.WithTimeout(ctx, callTimeout)
+		resp, err := e.client.Txn(call).If(
+			clientv3.Compare(clientv3.CreateRevision(e.keys.lock()), "=", 0),
+			clientv3.Compare(clientv3.ModRevision(e.keys.session(e.writer)), "=", session),
+		).Then(
+			clientv3.OpPut(e.keys.lock(), lockRecord{e.writer, id}.String()),
+			clientv3.OpPut(e.keys.head(), headRecord{writer: e.writer}.String()),
+		).Else(clientv3.OpGet(e.keys.session(e.writer)), clientv3.OpGet(e.keys.lock())).Commit()
+		cancel()
+		switch {
+		case err != nil:
+			err = e.again(ctx, err)
+		case resp.Succeeded:
+			return resp.Header.Revision, e.await(ctx, resp.Header.Revision)
+		default:
+			held := resp.Responses[1].GetResponseRange().Kvs
+			// The answer to an earlier attempt was lost.
+			if len(held) > 0 && parseLock(held[0].Value) == (lockRecord{e.writer, id}) {
+				return held[0].ModRevision, e.await(ctx, held[0].ModRevision)
+			}
+			if err = e.refresh(ctx, session, resp.Responses); len(held) > 0 && errors.Is(err, errRetry) {
+				if err := e.recover(ctx); err != nil {
+					return 0, err
+				}
+				if pauseFor(ctx, retryEvery); ctx.Err() != nil {
+					err = ctx.Err()
+				}
+			}
+		}
+		if !errors.Is(err, errRetry) {
+			return 0, err
+		}
+	}
+}
+
+// commitLarge writes the commit record. When the answer is lost it asks until it
+// knows, for longer than the caller waits if need be.
+func (e *Etcd) commitLarge(ctx context.Context, t *largeTxn, session, lock int64, record commitRecord) (int64, error) {
+	if t.ctx.Err() != nil {
+		return 0, t.ctx.Err()
+	}
+	for {
+		call, cancel := context.WithTimeout(ctx, callTimeout)
+		resp, err := e.client.Txn(call).If(
+			clientv3.Compare(clientv3.ModRevision(e.keys.lock()), "=", lock),
+			// Since it was staged: otherwise another may have removed it.
+			clientv3.Compare(clientv3.ModRevision(e.keys.session(e.writer)), "=", session),
+			clientv3.Compare(clientv3.CreateRevision(e.keys.commit()), "=", 0),
+		).Then(
+			clientv3.OpPut(e.keys.commit(), record.String()),
+			clientv3.OpPut(e.keys.head(), headRecord{writer: e.writer, ops: len(t.ops)}.String()),
+		).Else(clientv3.OpGet(e.keys.commit())).Commit()
+		cancel()
+		switch {
+		case err == nil && resp.Succeeded:
+			return resp.Header.Revision, e.await(ctx, resp.Header.Revision)
+		case err == nil:
+			if kvs := resp.Responses[0].GetResponseRange().Kvs; len(kvs) > 0 && string(kvs[0].Value) == record.String() {
+				return kvs[0].ModRevision, e.await(ctx, kvs[0].ModRevision)
+			}
+			return 0, errRetry
+		case refused(err):
+			return 0, err
+		case ctx.Err() != nil:
+			return 0, ErrUnknown
+		}
+		e.report(err)
+		pauseFor(ctx, retryEvery)
+	}
+}
+
+// unlock gives up a transaction that was not decided.
+func (e *Etcd) unlock(ctx context.Context, lock int64, id string) {
+	call, cancel := stop(ctx, callTimeout)
+	defer cancel()
+	_, err := e.client.Txn(call).
+		If(clientv3.Compare(clientv3.ModRevision(e.keys.lock()), "=", lock), clientv3.Compare(clientv3.CreateRevision(e.keys.commit()), "=", 0)).
+		Then(e.clear(id)...).Commit()
+	if err != nil { // the next writer finds the lock
+		e.report(err)
+	}
+}
+
+// clear removes what a large transaction leaves.
+func (e *Etcd) clear(id string) []clientv3.Op {
+	return []clientv3.Op{
+		clientv3.OpDelete(e.keys.staging(id)+"/", clientv3.WithPrefix()),
+		clientv3.OpDelete(e.keys.commit()),
+		clientv3.OpDelete(e.keys.lock()),
+		clientv3.OpPut(e.keys.head(), headRecord{writer: e.writer}.String()),
+	}
+}

@@ -1,0 +1,134 @@
+package storetest
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Etcd is an etcd of one or more members, for a test.
+type Etcd struct {
+	t       testing.TB
+	members []*member
+}
+
+type member struct {
+	args   []string
+	client string
+	cmd    *exec.Cmd
+	log    *bytes.Buffer
+}
+
+// StartEtcd starts an etcd that lives as long as the test. args are more flags
+// of the members.
+func StartEtcd(t testing.TB, members int, args ...string) *Etcd {
+	t.Helper()
+	if _, err := exec.LookPath("etcd"); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("%v; install the package etcd-server", err)
+		}
+		t.Skipf("%v; install the package etcd-server", err)
+	}
+	e := &Etcd{t: t}
+	dir := t.TempDir()
+	var cluster []string
+	for i := range members {
+		m := &member{client: freeAddress(t)}
+		peer := "http://" + freeAddress(t)
+		name := fmt.Sprintf("m%d", i)
+		cluster = append(cluster, name+"="+peer)
+		m.args = append([]string{
+			"--name", name, "--data-dir", filepath.Join(dir, name), "--logger", "zap", "--log-level", "warn",
+			"--listen-client-urls", "http://" + m.client, "--advertise-client-urls", "http://" + m.client,
+			"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
+		}, args...)
+		e.members = append(e.members, m)
+	}
+	for i, m := range e.members {
+		m.args = append(m.args, "--initial-cluster", strings.Join(cluster, ","))
+		e.Start(i)
+		t.Cleanup(func() { e.Kill(i) })
+	}
+	for i := range e.members {
+		e.waitFor(i)
+	}
+	return e
+}
+
+// freeAddress is one that nobody listens on.
+func freeAddress(t testing.TB) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// URL is what --store takes, without a prefix.
+func (e *Etcd) URL() string {
+	var all []string
+	for _, m := range e.members {
+		all = append(all, m.client)
+	}
+	return "etcd://" + strings.Join(all, ",")
+}
+
+// Start starts a member that does not run.
+func (e *Etcd) Start(i int) {
+	e.t.Helper()
+	m := e.members[i]
+	m.log = &bytes.Buffer{}
+	m.cmd = exec.Command("etcd", m.args...)
+	m.cmd.Stderr = m.log
+	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := m.cmd.Start(); err != nil {
+		e.t.Fatal(err)
+	}
+}
+
+// Kill ends a member as a loss of power would.
+func (e *Etcd) Kill(i int) {
+	m := e.members[i]
+	if m.cmd.ProcessState == nil {
+		_ = m.cmd.Process.Kill()
+		_ = m.cmd.Wait()
+	}
+}
+
+// Ctl runs etcdctl and returns what it prints.
+func (e *Etcd) Ctl(args ...string) string {
+	e.t.Helper()
+	cmd := exec.Command("etcdctl", append([]string{"--endpoints", e.members[0].client}, args...)...)
+	cmd.Env = append(os.Environ(), "ETCDCTL_API=3")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		e.t.Fatalf("etcdctl %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// waitFor waits until a member answers with a leader.
+func (e *Etcd) waitFor(i int) {
+	e.t.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		c, err := net.DialTimeout("tcp", e.members[i].client, time.Second)
+		if err == nil {
+			c.Close()
+			return
+		}
+		if time.Now().After(deadline) {
+			e.Kill(i)
+			e.t.Fatalf("etcd does not listen: %v\n%s", err, e.members[i].log)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
