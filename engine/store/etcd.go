@@ -75,6 +75,7 @@ type Etcd struct {
 	settle  chan struct{}
 	restart chan struct{}
 	closing chan struct{}
+	running atomic.Bool
 
 	trouble trouble
 	// at is called at each step of a large transaction, by tests.
@@ -84,7 +85,8 @@ type Etcd struct {
 var _ Store = (*Etcd)(nil)
 
 // OpenEtcd reads everything below the prefix. While etcd does not answer it
-// tries again, for up to a minute. Nothing can be read or written until Run is called.
+// tries again, for up to a minute. Until Run is called nothing can be written, and
+// reads see what was there when it was opened.
 func OpenEtcd(ctx context.Context, o EtcdOptions) (*Etcd, error) {
 	endpoints, prefix, err := o.Address.endpoints()
 	if err != nil {
@@ -161,6 +163,7 @@ func (e *Etcd) loadFirst(ctx context.Context) error {
 
 // Run follows etcd until the context ends.
 func (e *Etcd) Run(ctx context.Context) error {
+	e.running.Store(true)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return e.follow(ctx) })
 	g.Go(func() error { return e.runSession(ctx) })

@@ -84,7 +84,7 @@ func (e *Etcd) askHead() (int64, error) {
 // server before the call.
 func (e *Etcd) sync(ctx context.Context) error {
 	o, _ := ctx.Value(onceKey{}).(*atomic.Bool)
-	if o != nil && o.Load() {
+	if o != nil && o.Load() || !e.running.Load() {
 		return nil
 	}
 	err := e.syncNow(ctx)
