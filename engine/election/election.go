@@ -242,15 +242,23 @@ func (e *Elector) renewOnce(ctx context.Context, t *term) (lost bool, err error)
 func (e *Elector) handOver(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), release)
 	defer cancel()
-	lease, err := e.read(ctx) // the last renewal may have come after its answer was given up
-	if err == nil && holderOf(lease) == e.Identity {
-		nobody := ""
-		lease.Spec.HolderIdentity = &nobody
-		err = e.Client.Update(ctx, lease)
+	err := e.letGo(ctx)
+	for apierrors.IsConflict(err) { // with a renewal, the answer to which was given up
+		err = e.letGo(ctx)
 	}
 	if err != nil {
 		e.Log.Info("hand over", "err", err) // the others wait for the end of the lease
 	}
+}
+
+func (e *Elector) letGo(ctx context.Context) error {
+	lease, err := e.read(ctx)
+	if err != nil || holderOf(lease) != e.Identity {
+		return err
+	}
+	nobody := ""
+	lease.Spec.HolderIdentity = &nobody
+	return e.Client.Update(ctx, lease)
 }
 
 func pause(ctx context.Context, d time.Duration) {

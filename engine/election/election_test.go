@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -112,6 +113,19 @@ func (w *world) note(server string, begins bool, fenced store.Store) {
 	}
 }
 
+func (w *world) history() []change {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.changes)
+}
+
+// fenced is the store that a server was given when it was elected.
+func (w *world) fenced(server string) store.Store {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.leading[server]
+}
+
 func (w *world) leader() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -171,8 +185,8 @@ func TestOneLeadsAndHandsOverWhenItEnds(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		first := w.leader()
-		if first == "" || len(w.changes) != 1 {
-			t.Fatalf("after a minute: %v", w.changes)
+		if changes := w.history(); first == "" || len(changes) != 1 {
+			t.Fatalf("after a minute: %v", changes)
 		}
 		var lease coordinationv1.Lease
 		key := types.NamespacedName{Namespace: election.Namespace, Name: election.Name}
@@ -204,9 +218,9 @@ func TestALeaderThatIsCutOffStopsBeforeTheNextBegins(t *testing.T) {
 				cut.shut(true)
 				time.Sleep(15 * time.Second)
 				if w.leader() != "new" {
-					t.Fatalf("15s after the cut %q leads: %v", w.leader(), w.changes)
+					t.Fatalf("15s after the cut %q leads: %v", w.leader(), w.history())
 				}
-				stopped, began := w.changes[1], w.changes[2]
+				stopped, began := w.history()[1], w.history()[2]
 				t.Logf("the old one stopped after %v, the new one began after %v", stopped.at.Sub(at), began.at.Sub(at))
 				if !stopped.at.Before(began.at) {
 					t.Error("the new leader began before the old one had stopped")
@@ -215,10 +229,10 @@ func TestALeaderThatIsCutOffStopsBeforeTheNextBegins(t *testing.T) {
 				// What the old one sent before and what it still sends changes nothing.
 				cut.shut(false)
 				op := []store.Op{{Key: "/pods/x", Value: []byte("1"), Expect: store.Absent}}
-				if _, err := w.leading["old"].Txn(t.Context(), op); !errors.Is(err, store.ErrFenced) {
+				if _, err := w.fenced("old").Txn(t.Context(), op); !errors.Is(err, store.ErrFenced) {
 					t.Errorf("a write of the old leader: %v, want ErrFenced", err)
 				}
-				if _, err := w.leading["new"].Txn(t.Context(), op); err != nil {
+				if _, err := w.fenced("new").Txn(t.Context(), op); err != nil {
 					t.Errorf("a write of the new leader: %v", err)
 				}
 			})
@@ -239,8 +253,8 @@ func TestALeaderGoesOnWhenItsStoreComesBackInTime(t *testing.T) {
 			cut.shut(false)
 			time.Sleep(4 * time.Second)
 		}
-		if len(w.changes) != 1 {
-			t.Errorf("short cuts ended the lead: %v", w.changes)
+		if changes := w.history(); len(changes) != 1 {
+			t.Errorf("short cuts ended the lead: %v", changes)
 		}
 	})
 }
