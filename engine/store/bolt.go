@@ -2,9 +2,10 @@ package store
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
+	"log/slog"
 	"os"
 	"syscall"
 	"time"
@@ -17,23 +18,29 @@ const (
 	maxBatch = 512
 	// lockTimeout is how long to wait for the file of another process.
 	lockTimeout = 2 * time.Second
-	// headerSize is the created and changed revisions before each value.
-	headerSize = 16
 )
 
 // Bolt is the Store in one bbolt file. All pairs are held in memory, so no read
-// touches the file; one goroutine writes, many transactions to an fsync.
+// touches the file; one goroutine writes, many transactions to an fsync, and
+// writes the file anew when most of it is free.
 type Bolt struct {
-	db      *bolt.DB
+	// Log is told of what goes on in the background. Optional; set before Run.
+	Log *slog.Logger
+
 	path    string
 	submit  chan *txn
 	closing chan struct{}
 
 	mirror
+	// What follows belongs to the goroutine of Run.
+	db         *bolt.DB
+	state      state
+	compaction compaction
 }
 
 type txn struct {
-	ops       []Op
+	// ops are made on the newest tree.
+	ops       func(*tree) []Op
 	revisions []int64
 	err       error
 	done      chan struct{}
@@ -41,85 +48,93 @@ type txn struct {
 
 var _ Store = (*Bolt)(nil)
 
-// OpenBolt opens or creates the file at path. It fails when the file is empty,
-// damaged or held by another process; it never takes such a file for a new one.
-// Nothing can be written until Run is called.
-func OpenBolt(path string) (*Bolt, error) {
-	if info, err := os.Stat(path); err == nil && info.Size() == 0 {
-		return nil, fmt.Errorf("open store %s: the file is empty, so its content was lost; restore a backup, or move the file away to start anew", path)
-	}
-	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: lockTimeout, FreelistType: bolt.FreelistMapType, NoFreelistSync: true})
-	if errors.Is(err, bolt.ErrTimeout) {
-		return nil, fmt.Errorf("open store %s: another process holds it; stop that one first", path)
+// OpenBolt opens or creates the file at path. A file that is damaged, empty or
+// cut off is a *DamagedError, never a new store; one that an earlier version
+// wrote is brought up to date. Nothing can be written until Run is called.
+func OpenBolt(path string) (*Bolt, error) { return OpenBoltAt(path, 0) }
+
+// OpenBoltAt is OpenBolt, with the revision that a new file begins at.
+func OpenBoltAt(path string, revision int64) (*Bolt, error) {
+	b := &Bolt{path: path, submit: make(chan *txn, maxBatch), closing: make(chan struct{})}
+	c, err := b.open(revision)
+	var damaged *DamagedError
+	var newer *NewerFormatError
+	if errors.As(err, &damaged) || errors.As(err, &newer) {
+		return nil, err
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open store %s: %w; restore a backup, or move the file away to start anew", path, err)
+		return nil, fmt.Errorf("open store %s: %w", path, words(err))
 	}
-	b := &Bolt{
-		db:      db,
-		path:    path,
-		submit:  make(chan *txn, maxBatch),
-		closing: make(chan struct{}),
-		mirror:  mirror{current: new(tree)},
-	}
-	revision, err := b.load()
-	if err != nil {
-		db.Close()
-		return nil, fmt.Errorf("read store %s: %w", path, err)
-	}
-	b.log = newEventLog(revision)
+	b.state = c.state
+	b.mirror = mirror{current: c.pairs, log: newEventLog(c.state.revision)}
+	b.compaction.init()
 	return b, nil
 }
 
-func bucketData() []byte  { return []byte("data") }
-func bucketMeta() []byte  { return []byte("meta") }
-func keyRevision() []byte { return []byte("revision") }
-
-func (b *Bolt) load() (int64, error) {
-	var revision int64
-	err := b.db.Update(func(tx *bolt.Tx) error {
-		data, err := tx.CreateBucketIfNotExists(bucketData())
-		if err != nil {
-			return err
-		}
-		meta, err := tx.CreateBucketIfNotExists(bucketMeta())
-		if err != nil {
-			return err
-		}
-		if v := meta.Get(keyRevision()); len(v) == 8 {
-			revision = int64(binary.BigEndian.Uint64(v))
-		}
-		return data.ForEach(func(k, v []byte) error {
-			if len(v) < headerSize {
-				return fmt.Errorf("value of %q is %d bytes, too short", k, len(v))
-			}
-			kv := KV{
-				Key:      string(k),
-				Created:  int64(binary.BigEndian.Uint64(v)),
-				Revision: int64(binary.BigEndian.Uint64(v[8:])),
-				Value:    append([]byte{}, v[headerSize:]...),
-			}
-			if kv.Revision > revision {
-				return fmt.Errorf("%q is at revision %d, beyond the store's %d", k, kv.Revision, revision)
-			}
-			b.current.Set(kv.Key, kv)
-			return nil
-		})
-	})
-	return revision, err
+func (b *Bolt) open(revision int64) (*content, error) {
+	f, err := lockFile(b.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		c := &content{pairs: new(tree), state: state{revision: revision}}
+		return c, b.replaceFile(c)
+	}
+	if err != nil {
+		return nil, err
+	}
+	// Under the lock: nobody else is writing it.
+	if err := os.Remove(partial(b.path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		f.Close()
+		return nil, err
+	}
+	c, err := inspect(f)
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	if c.old {
+		err = b.replaceFile(c)
+		f.Close() // its lock is held until the new file is in place and locked
+		return c, err
+	}
+	b.db, err = openDB(f)
+	return c, err
 }
 
-// Run writes until the context ends, then closes the file.
+// replaceFile writes content to a new file and puts it in place.
+func (b *Bolt) replaceFile(c *content) error {
+	db, err := build(b.path, c.pairs, c.state, nil)
+	if err != nil {
+		return err
+	}
+	if err := install(b.path); err != nil {
+		discard(db)
+		return err
+	}
+	b.db = db
+	return nil
+}
+
+// Run writes until the context ends, then closes the file. It fails when the
+// disk leaves in doubt what was written.
 func (b *Bolt) Run(ctx context.Context) error {
-	defer b.db.Close()
+	defer func() { b.db.Close() }()
+	defer b.compaction.end()
 	defer b.log.close()
 	defer close(b.closing)
 	for {
+		var err error
 		select {
 		case <-ctx.Done():
 			return nil
 		case first := <-b.submit:
-			b.commit(b.gather(first))
+			err = b.commit(b.gather(first))
+			b.compactIfWorth()
+		case done := <-b.compaction.asked:
+			b.compactFor(done)
+		case copied := <-b.compaction.copied:
+			err = b.catchUp(copied)
+		}
+		if err != nil {
+			return err
 		}
 	}
 }
@@ -141,33 +156,37 @@ func (b *Bolt) gather(first *txn) []*txn {
 
 // commit decides each transaction of a batch on a copy of the tree, writes
 // those that hold, and only then shows them to readers.
-func (b *Bolt) commit(batch []*txn) {
+func (b *Bolt) commit(batch []*txn) error {
 	b.mu.RLock()
 	next := b.current.Copy()
-	revision := b.log.last()
 	b.mu.RUnlock()
 
 	var events []Event
+	s := b.state
 	for _, t := range batch {
-		if t.err = check(next, t.ops); t.err != nil {
+		ops := t.ops(next)
+		if t.err = check(next, ops); t.err != nil {
 			continue
 		}
-		for _, op := range t.ops {
+		for _, op := range ops {
 			if op.Check {
 				t.revisions = append(t.revisions, op.Expect)
 				continue
 			}
-			revision++
-			events = append(events, apply(next, op, revision))
-			t.revisions = append(t.revisions, revision)
+			e := apply(next, op, s.revision+1)
+			s.take(e)
+			events = append(events, e)
+			t.revisions = append(t.revisions, s.revision)
 		}
 	}
-	err := b.persist(events, revision)
+	doubt, err := b.persist(events, s)
 	if err == nil {
 		b.mu.Lock()
 		b.current = next
 		b.log.add(events)
 		b.mu.Unlock()
+		b.state = s
+		b.compaction.note(events)
 	}
 	for _, t := range batch {
 		if err != nil && t.err == nil {
@@ -175,6 +194,10 @@ func (b *Bolt) commit(batch []*txn) {
 		}
 		close(t.done)
 	}
+	if doubt {
+		return fmt.Errorf("write %s: %w; whether the last transaction is on disk is not known, so nothing more is written: see to the disk, then start again", b.path, err)
+	}
+	return nil
 }
 
 func check(t *tree, ops []Op) error {
@@ -204,27 +227,39 @@ func apply(t *tree, op Op, revision int64) Event {
 	return e
 }
 
-func (b *Bolt) persist(events []Event, revision int64) error {
+// persist writes a batch. After a failure it looks what the file says now: when
+// the batch is in it although the disk has failed, that is in doubt.
+func (b *Bolt) persist(events []Event, s state) (doubt bool, err error) {
 	if len(events) == 0 {
-		return nil
+		return false, nil
 	}
-	return b.db.Update(func(tx *bolt.Tx) error {
-		data := tx.Bucket(bucketData())
+	if err = write(b.db, events, s); err == nil {
+		return false, nil
+	}
+	var there state
+	look := b.db.View(func(tx *bolt.Tx) (err error) {
+		there, err = decodeState(tx.Bucket(bucketState()).Get(keyState()))
+		return err
+	})
+	return look != nil || there != b.state, err
+}
+
+// write carries events out in one transaction, on disk when it returns.
+func write(db *bolt.DB, events []Event, s state) error {
+	return db.Update(func(tx *bolt.Tx) error {
+		pairs := tx.Bucket(bucketPairs())
 		for _, e := range events {
+			var err error
 			if e.Deleted() {
-				if err := data.Delete([]byte(e.Key)); err != nil {
-					return err
-				}
-				continue
+				err = pairs.Delete([]byte(e.Key))
+			} else {
+				err = pairs.Put([]byte(e.Key), encodePair(e.KV))
 			}
-			v := make([]byte, headerSize, headerSize+len(e.Value))
-			binary.BigEndian.PutUint64(v, uint64(e.Created))
-			binary.BigEndian.PutUint64(v[8:], uint64(e.Revision))
-			if err := data.Put([]byte(e.Key), append(v, e.Value...)); err != nil {
+			if err != nil {
 				return err
 			}
 		}
-		return tx.Bucket(bucketMeta()).Put(keyRevision(), binary.BigEndian.AppendUint64(nil, uint64(revision)))
+		return tx.Bucket(bucketState()).Put(keyState(), encodeState(s))
 	})
 }
 
@@ -239,6 +274,10 @@ func words(err error) error {
 // Txn implements Store. When the context ends first, the transaction may still
 // be carried out.
 func (b *Bolt) Txn(ctx context.Context, ops []Op) ([]int64, error) {
+	return b.transact(ctx, func(*tree) []Op { return ops })
+}
+
+func (b *Bolt) transact(ctx context.Context, ops func(*tree) []Op) ([]int64, error) {
 	t := &txn{ops: ops, done: make(chan struct{})}
 	select {
 	case b.submit <- t:

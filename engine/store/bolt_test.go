@@ -24,12 +24,18 @@ func TestBoltContract(t *testing.T) {
 }
 
 // open starts a store; the function it returns stops it and waits.
-func open(t *testing.T, path string) (*store.Bolt, func()) {
+func open(t testing.TB, path string) (*store.Bolt, func()) {
 	t.Helper()
 	s, err := store.OpenBolt(path)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return s, run(t, s)
+}
+
+// run starts a store; the function it returns stops it and waits.
+func run(t testing.TB, s *store.Bolt) func() {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx); close(done) }()
@@ -40,7 +46,7 @@ func open(t *testing.T, path string) (*store.Bolt, func()) {
 		}
 	}
 	t.Cleanup(stop)
-	return s, stop
+	return stop
 }
 
 func TestReopenKeepsEverything(t *testing.T) {
@@ -80,8 +86,8 @@ func TestOpenRefusesWhatIsNotAStore(t *testing.T) {
 	}
 	for path, want := range map[string]string{
 		held:  "another process holds it",
-		empty: "the file is empty",
-		junk:  "invalid database",
+		empty: "it is empty, so its content was lost",
+		junk:  "meta page 0 is not that of a store",
 	} {
 		if _, err := store.OpenBolt(path); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", filepath.Base(path), err, want)

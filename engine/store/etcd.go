@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,14 +15,16 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 )
 
 // Waits for etcd.
 const (
 	// callTimeout bounds one call, so that another member is asked soon.
 	callTimeout = 2 * time.Second
-	// askAttempts is how often a read asks.
-	askAttempts = 3
+	// askTimeout is how long a read asks, readTimeout how long it waits in all.
+	askTimeout  = 5 * time.Second
 	readTimeout = 8 * time.Second
 	// writeTimeout and largeTimeout bound a transaction with all its attempts.
 	writeTimeout = 15 * time.Second
@@ -46,7 +49,8 @@ type EtcdOptions struct {
 type Etcd struct {
 	options EtcdOptions
 	client  *clientv3.Client
-	where   string
+	tls     *tls.Config
+	members []string
 	keys    etcdKeys
 	// writer is this Etcd among all that use the prefix.
 	writer   string
@@ -71,6 +75,7 @@ type Etcd struct {
 	settle  chan struct{}
 	restart chan struct{}
 	closing chan struct{}
+	running atomic.Bool
 
 	trouble trouble
 	// at is called at each step of a large transaction, by tests.
@@ -80,32 +85,34 @@ type Etcd struct {
 var _ Store = (*Etcd)(nil)
 
 // OpenEtcd reads everything below the prefix. While etcd does not answer it
-// tries again, for up to a minute. Nothing can be read or written until Run is called.
+// tries again, for up to a minute. Until Run is called nothing can be written, and
+// reads see what was there when it was opened.
 func OpenEtcd(ctx context.Context, o EtcdOptions) (*Etcd, error) {
 	endpoints, prefix, err := o.Address.endpoints()
 	if err != nil {
 		return nil, err
 	}
-	tls, err := o.Address.tls()
+	secure, err := o.Address.tls()
 	if err != nil {
 		return nil, err
 	}
-	client, err := clientv3.New(clientv3.Config{
-		Endpoints: endpoints, TLS: tls, Logger: zap.NewNop(),
-		DialTimeout: callTimeout, DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 3 * time.Second,
-	})
+	client, err := connect(endpoints, secure)
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", o.Address.URL, err)
 	}
 	e := &Etcd{
 		options: o, client: client, keys: etcdKeys{prefix}, writer: strings.ToLower(rand.Text()[:16]),
-		where:   strings.Join(endpoints, ", "),
+		tls:     secure,
 		mirror:  mirror{current: new(tree), log: newEventLog(0)},
 		submit:  make(chan *largeTxn),
 		settle:  make(chan struct{}, 1),
 		restart: make(chan struct{}, 1),
 		closing: make(chan struct{}),
 		at:      func(string) {},
+	}
+	for _, endpoint := range endpoints {
+		_, address, _ := strings.Cut(endpoint, "://")
+		e.members = append(e.members, address)
 	}
 	e.barrier.ask = e.askHead
 	e.trouble.log = o.Log
@@ -116,6 +123,22 @@ func OpenEtcd(ctx context.Context, o EtcdOptions) (*Etcd, error) {
 	}
 	return e, nil
 }
+
+func connect(endpoints []string, secure *tls.Config) (*clientv3.Client, error) {
+	return clientv3.New(clientv3.Config{
+		Endpoints: endpoints, TLS: secure, Logger: zap.NewNop(),
+		DialTimeout: callTimeout, DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 3 * time.Second,
+		// We try again ourselves: the client would keep the reason for itself.
+		MaxUnaryRetries: 2,
+		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: retryEvery, Multiplier: 1.6, Jitter: 0.2, MaxDelay: callTimeout},
+			MinConnectTimeout: callTimeout,
+		})},
+	})
+}
+
+// where is the addresses of the members, for messages.
+func (e *Etcd) where() string { return strings.Join(e.members, ", ") }
 
 func (e *Etcd) loadFirst(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
@@ -140,6 +163,7 @@ func (e *Etcd) loadFirst(ctx context.Context) error {
 
 // Run follows etcd until the context ends.
 func (e *Etcd) Run(ctx context.Context) error {
+	e.running.Store(true)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return e.follow(ctx) })
 	g.Go(func() error { return e.runSession(ctx) })
@@ -257,7 +281,7 @@ func (e *Etcd) report(err error) {
 	if text != "" {
 		t.log.Warn("trying again", "err", text)
 	} else {
-		t.log.Info("the store is reachable again", "store", e.where)
+		t.log.Info("the store is reachable again", "etcd", e.where())
 	}
 	t.last = text
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // barrier finds out what the newest write is, one question for all who wait:
@@ -62,29 +63,28 @@ func (b *barrier) answer() {
 
 // askHead asks etcd for the revision of the last write of anyone.
 func (e *Etcd) askHead() (int64, error) {
-	var err error
-	for range askAttempts {
+	for end := time.Now().Add(askTimeout); ; {
 		ctx, cancel := context.WithTimeout(e.client.Ctx(), callTimeout)
-		resp, getErr := e.client.Get(ctx, e.keys.head())
+		resp, err := e.client.Get(ctx, e.keys.head())
 		cancel()
-		if getErr == nil {
+		if err == nil {
 			if len(resp.Kvs) == 0 {
 				return 0, nil
 			}
 			return resp.Kvs[0].ModRevision, nil
 		}
-		if err = getErr; refused(err) || e.client.Ctx().Err() != nil {
-			break
+		if pauseFor(e.client.Ctx(), retryEvery); refused(err) || e.client.Ctx().Err() != nil || time.Now().After(end) {
+			return 0, err
 		}
+		e.report(err)
 	}
-	return 0, err
 }
 
 // sync waits until this server has everything that was acknowledged by any
 // server before the call.
 func (e *Etcd) sync(ctx context.Context) error {
 	o, _ := ctx.Value(onceKey{}).(*atomic.Bool)
-	if o != nil && o.Load() {
+	if o != nil && o.Load() || !e.running.Load() {
 		return nil
 	}
 	err := e.syncNow(ctx)

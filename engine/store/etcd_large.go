@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sync/errgroup"
 )
 
 // A transaction that etcd does not take in one piece is carried out so:
@@ -21,6 +23,13 @@ import (
 //
 // Whoever finds the lock of a writer that has died does steps 5 and 6 if there is
 // a commit record, and removes what was staged if there is none.
+
+const (
+	// parallel is how many requests of a large transaction are under way at once.
+	parallel = 4
+	// orphansEvery is the time between two looks for what dead writers have staged.
+	orphansEvery = time.Minute
+)
 
 // largeTxn is a large transaction that waits for its turn.
 type largeTxn struct {
@@ -61,10 +70,23 @@ func (e *Etcd) txnLarge(ctx context.Context, all []Op) ([]int64, error) {
 // runLarge carries out large transactions, one at a time, and finishes those of
 // writers that have died.
 func (e *Etcd) runLarge(ctx context.Context) error {
-	e.removeOrphans(ctx)
+	ticker := time.NewTicker(orphansEvery)
+	defer ticker.Stop()
+	for {
+		e.removeOrphans(ctx)
+		if err := e.serveLarge(ctx, ticker.C); err != nil {
+			return nil
+		}
+	}
+}
+
+// serveLarge works until it is time to look for orphans, or the context ends.
+func (e *Etcd) serveLarge(ctx context.Context, due <-chan time.Time) error {
 	for {
 		select {
 		case <-ctx.Done():
+			return ctx.Err()
+		case <-due:
 			return nil
 		case <-e.settle:
 			e.report(e.recover(ctx))
@@ -148,20 +170,24 @@ func (e *Etcd) decide(ctx context.Context, t *largeTxn) (at, lock int64, err err
 }
 
 func (e *Etcd) stageAll(ctx context.Context, id string, chunks [][]byte) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallel)
 	for n, chunk := range chunks {
-		for {
-			call, cancel := context.WithTimeout(ctx, callTimeout)
-			_, err := e.client.Put(call, e.keys.chunk(id, n), string(chunk))
-			cancel()
-			if err == nil {
-				break
+		g.Go(func() error {
+			for {
+				call, cancel := context.WithTimeout(ctx, callTimeout)
+				_, err := e.client.Put(call, e.keys.chunk(id, n), string(chunk))
+				cancel()
+				if err == nil {
+					return nil
+				}
+				if err := e.again(ctx, err); !errors.Is(err, errRetry) {
+					return err
+				}
 			}
-			if err := e.again(ctx, err); !errors.Is(err, errRetry) {
-				return err
-			}
-		}
+		})
 	}
-	return nil
+	return g.Wait()
 }
 
 func (e *Etcd) unstage(ctx context.Context, id string) {

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sync/errgroup"
 )
 
 // placeOps is how many pairs of a large transaction are put in their place at once.
@@ -23,11 +24,17 @@ func (e *Etcd) finish(ctx context.Context, lock int64) error {
 	if large == nil {
 		return errLost
 	}
+	g, placing := errgroup.WithContext(ctx)
+	g.SetLimit(parallel)
 	for _, write := range e.places(large, pairs) {
-		if err := e.underLock(ctx, lock, write); err != nil {
+		g.Go(func() error {
+			err := e.underLock(placing, lock, write)
+			e.at("placing")
 			return err
-		}
-		e.at("placing")
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
 	}
 	e.at("placed")
 	return e.underLock(ctx, lock, e.clear(large.id))
