@@ -18,7 +18,7 @@ import (
 	"berth.dev/berth/engine/store"
 )
 
-func size(t testing.TB, path string) int64 {
+func size(t *testing.T, path string) int64 {
 	t.Helper()
 	info, err := os.Stat(path)
 	if err != nil {
