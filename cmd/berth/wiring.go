@@ -44,6 +44,7 @@ type server struct {
 	options  options
 	log      *slog.Logger
 	store    *store.Bolt
+	sealed   *store.Sealed
 	views    *live.Cluster
 	res      *resources.Resources
 	control  *controllers.Controllers
@@ -82,8 +83,11 @@ func newServer(o options, log *slog.Logger) (s *server, err error) {
 	if s.store, err = store.OpenBolt(filepath.Join(o.dataDir, "store.db")); err != nil {
 		return nil, err
 	}
+	if s.sealed, err = store.Seal(context.Background(), s.store, filepath.Join(o.dataDir, "secrets.key"), "/core/secrets/"); err != nil {
+		return nil, err
+	}
 	now := clock.RealClock{}
-	s.res = resources.New(resources.Options{Store: s.store, Upstream: up, Clock: now, ServiceCIDR: ranges.services})
+	s.res = resources.New(resources.Options{Store: s.sealed, Upstream: up, Clock: now, ServiceCIDR: ranges.services})
 	compiler, err := cue.New()
 	if err != nil {
 		return nil, fmt.Errorf("load the schemas: %w", err)
@@ -171,6 +175,9 @@ func (s *server) run(ctx context.Context, ready func()) error {
 }
 
 func (s *server) runParts(ctx context.Context, ready func()) error {
+	if _, err := s.sealed.Reseal(ctx); err != nil {
+		return fmt.Errorf("seal the Secrets: %w", err)
+	}
 	if err := s.bootstrap(ctx); err != nil {
 		return err
 	}
