@@ -24,7 +24,6 @@ import (
 	"k8s.io/kubernetes/pkg/apis/core"
 	corev1k "k8s.io/kubernetes/pkg/apis/core/v1"
 	"k8s.io/kubernetes/pkg/apis/core/v1/helper/qos"
-	corevalidation "k8s.io/kubernetes/pkg/apis/core/validation"
 	"k8s.io/kubernetes/pkg/apis/discovery"
 	discoveryv1 "k8s.io/kubernetes/pkg/apis/discovery/v1"
 	"k8s.io/kubernetes/pkg/apis/events"
@@ -202,14 +201,4 @@ func merge(hand, generated field.ErrorList) field.ErrorList {
 		}
 	}
 	return hand
-}
-
-// ValidateEphemeral says what is wrong with a change of a Pod's ephemeral containers.
-func (u *Upstream) ValidateEphemeral(pod, old *corev1.Pod) field.ErrorList {
-	_, in, inOld, err := u.internals(pod, old)
-	if err != nil {
-		return field.ErrorList{field.InternalError(nil, err)}
-	}
-	next, was := in.(*core.Pod), inOld.(*core.Pod)
-	return corevalidation.ValidatePodEphemeralContainersUpdate(next, was, podOptions(next, was))
 }

@@ -69,18 +69,6 @@ func (s *Server) evict(w http.ResponseWriter, q *request) error {
 	return nil
 }
 
-// updateEphemeral replaces the ephemeral containers of a Pod and nothing else.
-func (s *Server) updateEphemeral(w http.ResponseWriter, q *request) error {
-	obj, err := q.object()
-	if err != nil {
-		return err
-	}
-	if err := s.write(q, "ephemeralcontainers", obj); err != nil {
-		return err
-	}
-	return s.answer(w, q, http.StatusOK, obj)
-}
-
 // finalize sets the finalizers of a Namespace that is being deleted.
 func (s *Server) finalize(w http.ResponseWriter, q *request) error {
 	obj, err := q.object()

@@ -123,9 +123,6 @@ func (s *Server) routes(row *resources.Resource) {
 	case "Pod":
 		s.mux.HandleFunc("POST "+one+"/binding", s.handle(row, s.bind))
 		s.mux.HandleFunc("POST "+one+"/eviction", s.handle(row, s.evict))
-		s.mux.HandleFunc("GET "+one+"/ephemeralcontainers", s.handle(row, s.get))
-		s.mux.HandleFunc("PUT "+one+"/ephemeralcontainers", s.handle(row, s.updateEphemeral))
-		s.mux.HandleFunc("PATCH "+one+"/ephemeralcontainers", s.handle(row, s.patch))
 	case "Namespace":
 		s.mux.HandleFunc("PUT "+one+"/finalize", s.handle(row, s.finalize))
 	}

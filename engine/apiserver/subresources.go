@@ -23,7 +23,6 @@ func Subresources(row *resources.Resource) []Subresource {
 	case "Pod":
 		list = []Subresource{
 			{"binding", core("Binding"), []string{"create"}},
-			{"ephemeralcontainers", core("Pod"), writes},
 			{"eviction", schema.GroupVersionKind{Group: "policy", Version: "v1", Kind: "Eviction"}, []string{"create"}},
 			{"exec", core("PodExecOptions"), []string{"create", "get"}},
 			{"log", core("Pod"), []string{"get"}},

@@ -202,8 +202,6 @@ func (s *Server) write(q *request, verb string, obj client.Object) error {
 			return t.Create(q.Context(), obj)
 		case "status":
 			return t.UpdateStatus(q.Context(), obj)
-		case "ephemeralcontainers":
-			return t.UpdateEphemeral(q.Context(), obj)
 		}
 		return t.Update(q.Context(), obj)
 	}
@@ -212,8 +210,6 @@ func (s *Server) write(q *request, verb string, obj client.Object) error {
 		return s.Resources.Create(q.Context(), obj)
 	case "status":
 		return s.Resources.UpdateStatus(q.Context(), obj)
-	case "ephemeralcontainers":
-		return s.Resources.UpdateEphemeral(q.Context(), obj)
 	}
 	return s.Resources.Update(q.Context(), obj)
 }
