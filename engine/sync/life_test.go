@@ -390,6 +390,13 @@ func TestARemoteIsPolledAtItsInterval(t *testing.T) {
 	if s := f.source(t); s.Status.Observed.ID != "c1" {
 		t.Fatalf("observed %s before the interval was over", s.Status.Observed.ID)
 	}
-	hands.Step(time.Second)
+	// Again and again: the wait may have begun only after the first step.
+	enginetest.Eventually(t, wait, func() string {
+		hands.Step(time.Second)
+		if s := f.source(t); s.Status.Observed.ID != "c2" {
+			return "observed " + s.Status.Observed.ID
+		}
+		return ""
+	})
 	f.await(t, "c2", ready())
 }
