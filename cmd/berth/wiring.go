@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/clock"
@@ -45,6 +46,7 @@ type server struct {
 	log      *slog.Logger
 	store    *store.Bolt
 	sealed   *store.Sealed
+	storage  *storage
 	views    *live.Cluster
 	res      *resources.Resources
 	control  *controllers.Controllers
@@ -80,10 +82,11 @@ func newServer(o options, log *slog.Logger) (s *server, err error) {
 			listener.Close()
 		}
 	}()
-	if s.store, err = store.OpenBolt(filepath.Join(o.dataDir, "store.db")); err != nil {
+	if s.store, err = store.OpenBolt(filepath.Join(o.dataDir, storeFile)); err != nil {
 		return nil, err
 	}
-	if s.sealed, err = store.Seal(context.Background(), s.store, filepath.Join(o.dataDir, "secrets.key"), "/core/secrets/"); err != nil {
+	s.store.Log = log
+	if s.sealed, err = store.Seal(context.Background(), s.store, keyPath(o.dataDir), resources.Sealed()...); err != nil {
 		return nil, err
 	}
 	now := clock.RealClock{}
@@ -101,6 +104,7 @@ func newServer(o options, log *slog.Logger) (s *server, err error) {
 		Fetcher: &revisions{builtIn: repositories, remote: fetcher}, Compiler: &manifests{compiler},
 	})
 	gate.engine = s.engine
+	s.storage = &storage{sealed: s.sealed, bolt: s.store, engine: s.engine, keyFile: keyPath(o.dataDir), log: log}
 	s.agent, err = nodeagent.New(nodeagent.Options{
 		Client: s.res, NodeName: o.nodeName, NodeIP: nodeIP, DataDir: o.dataDir, BinDir: o.binDir,
 		ClusterCIDR: ranges.cluster, PodCIDR: ranges.pods, ServiceCIDR: ranges.services,
@@ -129,6 +133,9 @@ func (s *server) routes(up *upstream.Upstream, tokens *access.Tokens, repositori
 	mux.Handle("/git/", requireUser(repositories, access.Admin))
 	mux.Handle("POST /berth/v1/plan", requireUser(http.HandlerFunc(extra.plan), access.Admin))
 	mux.Handle("POST /berth/v1/images", requireUser(http.HandlerFunc(extra.images), access.Admin))
+	mux.Handle("GET /berth/v1/backup", requireUser(http.HandlerFunc(s.storage.backup), access.Admin))
+	mux.Handle("POST /berth/v1/restore", requireUser(http.HandlerFunc(s.storage.restore), access.Admin))
+	mux.Handle("POST /berth/v1/secrets/rotate-key", requireUser(http.HandlerFunc(s.storage.rotateKey), access.Admin))
 	for _, path := range []string{"/api", "/api/", "/apis", "/apis/", "/version", "/healthz", "/livez", "/readyz", "/openapi/", "/metrics"} {
 		mux.Handle(path, api)
 	}
@@ -168,15 +175,20 @@ func (s *server) run(ctx context.Context, ready func()) error {
 	// The store outlives the others, so that their last writes are kept.
 	storeCtx, closeStore := context.WithCancel(context.WithoutCancel(ctx))
 	stored := make(chan error, 1)
-	go func() { stored <- s.store.Run(storeCtx) }()
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	go func() {
+		defer end() // without a store nothing goes on
+		stored <- s.store.Run(storeCtx)
+	}()
 	err := s.runParts(ctx, ready)
 	closeStore()
 	return errors.Join(err, <-stored)
 }
 
 func (s *server) runParts(ctx context.Context, ready func()) error {
-	if _, err := s.sealed.Reseal(ctx); err != nil {
-		return fmt.Errorf("seal the Secrets: %w", err)
+	if err := s.storage.sealAll(ctx); err != nil {
+		return err
 	}
 	if err := s.bootstrap(ctx); err != nil {
 		return err
@@ -194,12 +206,18 @@ func (s *server) runParts(ctx context.Context, ready func()) error {
 	return g.Wait()
 }
 
-// bootstrap makes the Namespaces that every cluster has.
+// bootstrap makes the Namespaces and the classes of priority that every cluster has.
 func (s *server) bootstrap(ctx context.Context) error {
 	for _, name := range []string{"default", "kube-system", "kube-public", "kube-node-lease"} {
 		err := s.res.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})
 		if err != nil && !apierrors.IsAlreadyExists(err) {
 			return fmt.Errorf("create namespace %s: %w", name, err)
+		}
+	}
+	for name, value := range map[string]int32{"system-cluster-critical": 2_000_000_000, "system-node-critical": 2_000_001_000} {
+		err := s.res.Create(ctx, &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: name}, Value: value})
+		if err != nil && !apierrors.IsAlreadyExists(err) {
+			return fmt.Errorf("create priority class %s: %w", name, err)
 		}
 	}
 	return nil
