@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -206,20 +207,32 @@ func pushedTo(config string) string {
 
 // post sends a body to one of our own endpoints and decodes the answer.
 func (r *remote) post(ctx context.Context, path string, body io.Reader, into any) error {
-	q, err := http.NewRequestWithContext(ctx, http.MethodPost, r.URL+path, body)
+	response, err := r.call(ctx, http.MethodPost, path, body, nil)
 	if err != nil {
 		return err
 	}
+	defer response.Body.Close()
+	return json.NewDecoder(response.Body).Decode(into)
+}
+
+// call sends a request to one of our own endpoints. Without an error there is
+// an answer, to be closed.
+func (r *remote) call(ctx context.Context, method, path string, body io.Reader, header http.Header) (*http.Response, error) {
+	q, err := http.NewRequestWithContext(ctx, method, r.URL+path, body)
+	if err != nil {
+		return nil, err
+	}
+	maps.Copy(q.Header, header)
 	q.Header.Set("Authorization", "Bearer "+r.Token)
 	q.Header.Set("Content-Type", "application/octet-stream")
 	response, err := r.Client.Do(q)
 	if err != nil {
-		return client.Unreachable(err)
+		return nil, client.Unreachable(err)
+	}
+	if response.StatusCode == http.StatusOK {
+		return response, nil
 	}
 	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(io.LimitReader(response.Body, 1<<20)) // what can be read is shown
-		return fmt.Errorf("the server refused: %s", strings.TrimSpace(string(text)))
-	}
-	return json.NewDecoder(response.Body).Decode(into)
+	text, _ := io.ReadAll(io.LimitReader(response.Body, 1<<20)) // what can be read is shown
+	return nil, fmt.Errorf("the server refused: %s", strings.TrimSpace(string(text)))
 }

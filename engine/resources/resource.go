@@ -78,6 +78,11 @@ func (r *Resource) Fields(obj client.Object) fields.Set {
 	return set
 }
 
+// Sealed are the prefixes of the keys whose values may only be stored encrypted.
+func Sealed() []string {
+	return []string{(&Resource{Plural: "secrets", Namespaced: true}).prefix("")}
+}
+
 // prefix of the keys of a namespace; all namespaces when it is empty.
 func (r *Resource) prefix(namespace string) string {
 	group, plural := r.Group, r.Plural

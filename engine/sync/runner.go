@@ -2,6 +2,7 @@ package sync
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -29,7 +30,7 @@ const (
 )
 
 // runner is the loop of one Source. Its fields belong to its goroutine, but for
-// the channels.
+// the channels and recheck.
 type runner struct {
 	engine *Engine
 	name   string
@@ -37,6 +38,8 @@ type runner struct {
 	woken   chan struct{}
 	changed chan struct{}
 	gone    chan struct{}
+	// recheck makes the next pass look whether the cluster holds what was applied.
+	recheck atomic.Bool
 
 	status v1alpha1.SourceStatus
 	// written is the status that was stored last; nil before the first time.
@@ -197,6 +200,9 @@ func (r *runner) settled(src *v1alpha1.Source, rev revision.Revision) bool {
 // applied is still there: a process may have ended between the apply and its
 // status, and the Namespace of an object may have been deleted under it.
 func (r *runner) drifted(ctx context.Context, src *v1alpha1.Source, rev revision.Revision) bool {
+	if r.recheck.Swap(false) {
+		r.settledPasses = 0
+	}
 	r.settledPasses++
 	if (r.settledPasses-1)%driftEvery != 0 {
 		return false

@@ -166,6 +166,17 @@ func (e *Engine) Pushed(name string, at time.Time) {
 	}
 }
 
+// Recheck looks at once, for every Source, whether the cluster holds what was
+// applied: something has changed it from outside.
+func (e *Engine) Recheck() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, r := range e.runners {
+		r.recheck.Store(true)
+		r.wake()
+	}
+}
+
 func (e *Engine) pushedAt(name string) time.Time {
 	e.mu.Lock()
 	defer e.mu.Unlock()
