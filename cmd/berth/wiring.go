@@ -82,7 +82,11 @@ func newServer(o options, log *slog.Logger) (s *server, err error) {
 			listener.Close()
 		}
 	}()
-	if s.store, err = store.OpenBolt(filepath.Join(o.dataDir, storeFile)); err != nil {
+	s.store, err = store.OpenBolt(filepath.Join(o.dataDir, storeFile))
+	if damaged := (*store.DamagedError)(nil); errors.As(err, &damaged) {
+		return nil, fmt.Errorf("%w; nothing was changed: put back a copy of the file, or move it away, start anew and restore a backup", err)
+	}
+	if err != nil {
 		return nil, err
 	}
 	s.store.Log = log
