@@ -28,6 +28,7 @@ import (
 	"berth.dev/berth/engine/apiserver"
 	"berth.dev/berth/engine/controllers"
 	"berth.dev/berth/engine/live"
+	"berth.dev/berth/engine/recovery"
 	"berth.dev/berth/engine/resources"
 	"berth.dev/berth/engine/store"
 	"berth.dev/berth/engine/sync"
@@ -47,6 +48,7 @@ type server struct {
 	store    *store.Bolt
 	sealed   *store.Sealed
 	storage  *storage
+	keeper   *recovery.Keeper
 	views    *live.Cluster
 	res      *resources.Resources
 	control  *controllers.Controllers
@@ -82,19 +84,19 @@ func newServer(o options, log *slog.Logger) (s *server, err error) {
 			listener.Close()
 		}
 	}()
-	s.store, err = store.OpenBolt(filepath.Join(o.dataDir, storeFile))
-	if damaged := (*store.DamagedError)(nil); errors.As(err, &damaged) {
-		return nil, fmt.Errorf("%w; nothing was changed: put back a copy of the file, or move it away, start anew and restore a backup", err)
-	}
-	if err != nil {
+	now := clock.RealClock{}
+	opener := &opener{dataDir: o.dataDir, node: o.nodeName, log: log, resources: func(over store.Store) *resources.Resources {
+		return resources.New(resources.Options{Store: over, Upstream: up, Clock: now, ServiceCIDR: ranges.services})
+	}}
+	if s.store, err = opener.open(context.Background()); err != nil {
 		return nil, err
 	}
 	s.store.Log = log
-	if s.sealed, err = store.Seal(context.Background(), s.store, keyPath(o.dataDir), resources.Sealed()...); err != nil {
+	if s.sealed, err = opener.seal(context.Background(), s.store); err != nil {
 		return nil, err
 	}
-	now := clock.RealClock{}
-	s.res = resources.New(resources.Options{Store: s.sealed, Upstream: up, Clock: now, ServiceCIDR: ranges.services})
+	s.res = opener.resources(s.sealed)
+	s.keeper = recovery.New(recovery.Options{Resources: s.res, Store: s.sealed, Path: opener.recoveryPath(), Clock: now, Log: log})
 	compiler, err := cue.New()
 	if err != nil {
 		return nil, fmt.Errorf("load the schemas: %w", err)
@@ -202,6 +204,7 @@ func (s *server) runParts(ctx context.Context, ready func()) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.views.Run(ctx, s.res) })
+	g.Go(func() error { return s.keeper.Run(ctx) })
 	g.Go(func() error { return s.control.Run(ctx) })
 	g.Go(func() error { return s.engine.Run(ctx) })
 	g.Go(func() error { return s.agent.Run(ctx) })

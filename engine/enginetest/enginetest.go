@@ -27,6 +27,13 @@ import (
 // Resources over an empty store that lives as long as the test.
 func Resources(t testing.TB) *resources.Resources {
 	t.Helper()
+	r, _ := Stored(t)
+	return r
+}
+
+// Stored is Resources with the store that they are in.
+func Stored(t testing.TB) (*resources.Resources, store.Store) {
+	t.Helper()
 	s, err := store.OpenBolt(filepath.Join(t.TempDir(), "store.db"))
 	if err != nil {
 		t.Fatal(err)
@@ -42,7 +49,7 @@ func Resources(t testing.TB) *resources.Resources {
 			t.Fatal(err)
 		}
 	}
-	return r
+	return r, s
 }
 
 // Go runs a loop until the test ends, and waits for its end.

@@ -136,8 +136,12 @@ func fill(db *bolt.DB, pairs *tree, s state, stop <-chan struct{}) error {
 
 // install puts a file that build made in the place of path. Until it returns,
 // either file may be the one that a crash leaves: both hold the same.
-func install(path string) error {
-	if err := os.Rename(partial(path), path); err != nil {
+func install(path string) error { return Install(partial(path), path) }
+
+// Install puts a file in the place of another one in the same folder, at once
+// and for good.
+func Install(file, path string) error {
+	if err := os.Rename(file, path); err != nil {
 		return err
 	}
 	return syncDir(filepath.Dir(path))

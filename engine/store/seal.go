@@ -166,6 +166,9 @@ func (s *Sealed) open(keys keyring, kv KV) (KV, error) {
 	return kv, err
 }
 
+// Opened is a pair as it was before it was sealed.
+func (s *Sealed) Opened(kv KV) (KV, error) { return s.open(s.ring(), kv) }
+
 // Get implements Store.
 func (s *Sealed) Get(ctx context.Context, key string) (KV, bool, error) {
 	kv, ok, err := s.Store.Get(ctx, key)
