@@ -21,8 +21,8 @@ What of Kubernetes' API the server speaks. The table is made from the server's o
 the two (` + "`go test ./engine/apiserver -run Compatibility -update`" + ` writes it anew).
 
 "Acts" says whether something in the cluster acts on the kind. A kind that is only kept can be written, read and watched, and
-its writer is warned. Server-side apply, JSON, merge and strategic merge patches, dry runs, field validation, selectors,
-pages, Tables and protobuf are there for every kind.
+its writer is warned. Every kind has selectors, pages and Tables, and protobuf unless it is Berth's own; what can be written
+takes server-side apply, JSON, merge and strategic merge patches, dry runs and field validation.
 
 | kind | group/version | acts | verbs | subresources |
 |---|---|---|---|---|

@@ -50,6 +50,9 @@ func (s *Server) bind(w http.ResponseWriter, q *request) error {
 
 // evict deletes a Pod if the disruption budgets allow it.
 func (s *Server) evict(w http.ResponseWriter, q *request) error {
+	if err := s.writable(q); err != nil {
+		return err
+	}
 	var e policyv1.Eviction
 	if err := q.read(&e); err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -187,31 +188,73 @@ type frameKey struct {
 	namespace, name, version, include string
 }
 
-// framesKept bounds the cache of frames.
-const framesKept = 512
+// framesKept and frameBytes bound the cache of frames; a frame larger than
+// frameLargest is made for each watcher.
+const (
+	framesKept   = 512
+	frameBytes   = 8 << 20
+	frameLargest = 256 << 10
+)
 
 // frames keeps the last events in the forms that were asked for.
 type frames struct {
 	mu    sync.Mutex
-	byKey map[frameKey]func() ([]byte, error)
+	byKey map[frameKey]*sharedFrame
 	order []frameKey
+	bytes int
 }
 
-func newFrames() *frames { return &frames{byKey: map[frameKey]func() ([]byte, error){}} }
+// sharedFrame is made once, however many ask for it at a time.
+type sharedFrame struct {
+	once  sync.Once
+	bytes []byte
+	err   error
+	// counted is what it adds to frames.bytes, under its lock.
+	counted int
+}
 
-// get makes a frame once, however many ask for it at a time.
+func newFrames() *frames { return &frames{byKey: map[frameKey]*sharedFrame{}} }
+
 func (f *frames) get(key frameKey, make func() ([]byte, error)) ([]byte, error) {
 	f.mu.Lock()
-	once, ok := f.byKey[key]
-	if !ok {
-		once = sync.OnceValues(make)
-		if len(f.order) == framesKept {
-			delete(f.byKey, f.order[0])
-			f.order = f.order[1:]
-		}
-		f.byKey[key] = once
+	s := f.byKey[key]
+	if s == nil {
+		s = &sharedFrame{}
+		f.byKey[key] = s
 		f.order = append(f.order, key)
+		f.trim()
 	}
 	f.mu.Unlock()
-	return once()
+	s.once.Do(func() {
+		s.bytes, s.err = make()
+		f.made(key, s)
+	})
+	return s.bytes, s.err
+}
+
+// made counts what a frame takes, if it is still kept.
+func (f *frames) made(key frameKey, s *sharedFrame) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.byKey[key] != s {
+		return
+	}
+	if s.err != nil || len(s.bytes) > frameLargest {
+		f.order = slices.DeleteFunc(f.order, func(k frameKey) bool { return k == key })
+		delete(f.byKey, key)
+		return
+	}
+	s.counted = len(s.bytes)
+	f.bytes += s.counted
+	f.trim()
+}
+
+// trim drops the oldest frames. The caller holds mu.
+func (f *frames) trim() {
+	for len(f.order) > framesKept || (f.bytes > frameBytes && len(f.order) > 1) {
+		oldest := f.order[0]
+		f.bytes -= f.byKey[oldest].counted
+		delete(f.byKey, oldest)
+		f.order = f.order[1:]
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -40,7 +41,7 @@ func (t *Tx) evict(ctx context.Context, key types.NamespacedName, opts client.De
 	if err := t.r.Get(ctx, key, &pod); err != nil {
 		return err
 	}
-	if pod.Spec.NodeName != "" && !finished(&pod) && pod.DeletionTimestamp == nil {
+	if pod.Status.Phase != corev1.PodPending && !finished(&pod) && pod.DeletionTimestamp == nil {
 		budget, err := t.budgetOf(ctx, &pod)
 		if err != nil {
 			return err
@@ -79,8 +80,7 @@ func (t *Tx) charge(ctx context.Context, b *policyv1.PodDisruptionBudget, pod *c
 	if b == nil {
 		return nil
 	}
-	ready := condition(pod, corev1.PodReady)
-	if !ready {
+	if !ready(pod) {
 		policy := policyv1.IfHealthyBudget
 		if b.Spec.UnhealthyPodEvictionPolicy != nil {
 			policy = *b.Spec.UnhealthyPodEvictionPolicy
@@ -112,11 +112,8 @@ func refused(b *policyv1.PodDisruptionBudget, why string) error {
 	return err
 }
 
-func condition(pod *corev1.Pod, t corev1.PodConditionType) bool {
-	for _, c := range pod.Status.Conditions {
-		if c.Type == t {
-			return c.Status == corev1.ConditionTrue
-		}
-	}
-	return false
+func ready(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	})
 }

@@ -131,7 +131,9 @@ func (b *Bolt) Run(ctx context.Context) error {
 		case done := <-b.compaction.asked:
 			b.compactFor(done)
 		case copied := <-b.compaction.copied:
-			err = b.catchUp(copied)
+			if err = b.catchUp(copied); err == nil {
+				b.compactIfWorth() // perhaps no write follows, and much was freed meanwhile
+			}
 		}
 		if err != nil {
 			return err

@@ -120,15 +120,18 @@ func TestTruncatedFileIsRecognised(t *testing.T) {
 	for back := 1; back < 20; back++ {
 		sizes = append(sizes, len(file)-back*pageSize)
 	}
+	// What is behind the pages in use is free, and may be missing.
+	used := usedBytes(t, path)
 	refused := 0
 	for _, size := range sizes {
-		if refusedOrWhole(t, path, file[:size], want, revision) {
+		switch {
+		case refusedOrWhole(t, path, file[:size], want, revision):
 			refused++
-		} else if size < usedBytes(t, path) {
-			t.Errorf("cut to %d of %d bytes, and opened", size, len(file))
+		case size < used:
+			t.Errorf("cut to %d of %d bytes, of which %d are in use, and opened", size, len(file), used)
 		}
 	}
-	if refused < len(sizes)/2 {
+	if refused < 10 {
 		t.Errorf("%d of %d cuts were refused", refused, len(sizes))
 	}
 }

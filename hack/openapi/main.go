@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -93,18 +94,7 @@ func upstream(specs string, gv schema.GroupVersion, rows []*resources.Resource) 
 	if err != nil {
 		return nil, err
 	}
-	for path, methods := range d.Paths {
-		keep := served(path, rows)
-		if keep == nil {
-			delete(d.Paths, path)
-			continue
-		}
-		for m := range methods {
-			if m != "parameters" && !slices.Contains(keep, m) {
-				delete(methods, m)
-			}
-		}
-	}
+	limit(d.Paths, func(path string) []string { return served(path, rows) })
 	d.prune()
 	return d, nil
 }
@@ -163,17 +153,21 @@ func subresourceMethods(r *resources.Resource, name string) []string {
 
 // prune drops the schemas that no path leads to.
 func (d *document) prune() {
+	const at = "#/components/schemas/"
+	used := reached(d.Paths, func(ref string) any { return d.Components.Schemas[strings.TrimPrefix(ref, at)] })
+	maps.DeleteFunc(d.Components.Schemas, func(name string, _ any) bool { return !used[at+name] })
+}
+
+// reached are the references that paths lead to, also by way of others.
+func reached(paths map[string]map[string]any, target func(ref string) any) map[string]bool {
 	used := map[string]bool{}
 	var visit func(v any)
 	visit = func(v any) {
 		switch v := v.(type) {
 		case map[string]any:
-			if ref, ok := v["$ref"].(string); ok {
-				name := strings.TrimPrefix(ref, "#/components/schemas/")
-				if !used[name] {
-					used[name] = true
-					visit(d.Components.Schemas[name])
-				}
+			if ref, ok := v["$ref"].(string); ok && !used[ref] {
+				used[ref] = true
+				visit(target(ref))
 			}
 			for _, child := range v {
 				visit(child)
@@ -184,13 +178,21 @@ func (d *document) prune() {
 			}
 		}
 	}
-	for _, methods := range d.Paths {
+	for _, methods := range paths {
 		visit(map[string]any(methods))
 	}
-	for name := range d.Components.Schemas {
-		if !used[name] {
-			delete(d.Components.Schemas, name)
+	return used
+}
+
+// limit leaves of paths what keep lists: the methods of a path, nil for none.
+func limit(paths map[string]map[string]any, keep func(path string) []string) {
+	for path, methods := range paths {
+		kept := keep(path)
+		if kept == nil {
+			delete(paths, path)
+			continue
 		}
+		maps.DeleteFunc(methods, func(m string, _ any) bool { return m != "parameters" && !slices.Contains(kept, m) })
 	}
 }
 

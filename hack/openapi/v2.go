@@ -5,9 +5,9 @@ import (
 	"compress/gzip"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	openapiv2 "github.com/google/gnostic-models/openapiv2"
@@ -36,18 +36,7 @@ func writeV2(spec, out string) error {
 	if err := json.Unmarshal(b, d); err != nil {
 		return err
 	}
-	for path, methods := range d.Paths {
-		keep := servedV2(path)
-		if keep == nil {
-			delete(d.Paths, path)
-			continue
-		}
-		for m := range methods {
-			if m != "parameters" && !slices.Contains(keep, m) {
-				delete(methods, m)
-			}
-		}
-	}
+	limit(d.Paths, servedV2)
 	d.prune()
 	if b, err = json.Marshal(d); err != nil {
 		return err
@@ -84,41 +73,15 @@ func servedV2(path string) []string {
 
 // prune drops the definitions and parameters that no path leads to.
 func (d *swagger) prune() {
-	used := map[string]bool{}
-	var visit func(v any)
-	visit = func(v any) {
-		switch v := v.(type) {
-		case map[string]any:
-			if ref, ok := v["$ref"].(string); ok && !used[ref] {
-				used[ref] = true
-				if name, ok := strings.CutPrefix(ref, "#/definitions/"); ok {
-					visit(d.Definitions[name])
-				} else {
-					visit(d.Parameters[strings.TrimPrefix(ref, "#/parameters/")])
-				}
-			}
-			for _, child := range v {
-				visit(child)
-			}
-		case []any:
-			for _, child := range v {
-				visit(child)
-			}
+	const definitions, parameters = "#/definitions/", "#/parameters/"
+	used := reached(d.Paths, func(ref string) any {
+		if name, ok := strings.CutPrefix(ref, definitions); ok {
+			return d.Definitions[name]
 		}
-	}
-	for _, methods := range d.Paths {
-		visit(map[string]any(methods))
-	}
-	for name := range d.Definitions {
-		if !used["#/definitions/"+name] {
-			delete(d.Definitions, name)
-		}
-	}
-	for name := range d.Parameters {
-		if !used["#/parameters/"+name] {
-			delete(d.Parameters, name)
-		}
-	}
+		return d.Parameters[strings.TrimPrefix(ref, parameters)]
+	})
+	maps.DeleteFunc(d.Definitions, func(name string, _ any) bool { return !used[definitions+name] })
+	maps.DeleteFunc(d.Parameters, func(name string, _ any) bool { return !used[parameters+name] })
 }
 
 // writePacked gzips a file; the same content gives the same bytes.
