@@ -12,3 +12,5 @@ say "# Compiling 1,000 objects, and after a change of one file"
 one -bench . -benchtime 5x ./cue
 say "# The store: writes with 32 writers, synced to disk"
 one -bench . -benchtime 2s ./engine/store
+say "# The API: lists of 10,000 Pods, 200 calls a second beside them, 1,000 watchers, a start with 100,000"
+one -bench . -benchtime 3x ./engine/apiserver

@@ -69,7 +69,7 @@ func serve(t testing.TB) *server {
 }
 
 // do sends a request and returns the code and the body of the answer.
-func (s *server) do(t *testing.T, token, method, path, body string, header ...string) (int, string) {
+func (s *server) do(t testing.TB, token, method, path, body string, header ...string) (int, string) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, s.url+path, strings.NewReader(body))
 	if err != nil {
@@ -115,7 +115,7 @@ func get[T any](t *testing.T, s *server, path string, header ...string) T {
 	return out
 }
 
-func create(t *testing.T, s *server, objs ...client.Object) {
+func create(t testing.TB, s *server, objs ...client.Object) {
 	t.Helper()
 	for _, o := range objs {
 		if err := s.Create(t.Context(), o); err != nil {
