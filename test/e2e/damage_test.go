@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -34,10 +35,12 @@ func TestDamagedStoreIsRebuilt(t *testing.T) {
 		{"gone", nil},
 	} {
 		// What is to be rebuilt must have been noted.
-		m.eventually("the recovery file names the Source", func() error {
+		m.eventually("the recovery file names the Source and the Deployment", func() error {
 			b, err := os.ReadFile(filepath.Join(m.dir, "recovery.json"))
-			if err == nil && !strings.Contains(string(b), `"kind":"Source"`) {
-				err = os.ErrNotExist
+			for _, want := range []string{`"kind":"Source"`, `"namespace":"mine"`} {
+				if err == nil && !strings.Contains(string(b), want) {
+					err = fmt.Errorf("no %s in it", want)
+				}
 			}
 			return err
 		})
