@@ -96,8 +96,14 @@ func (o *opener) seal(ctx context.Context, b *store.Bolt) (*store.Sealed, error)
 
 // setAside gives the file a second name, under which it stays.
 func setAside(path string, now time.Time) (string, error) {
-	aside := path + ".damaged-" + now.UTC().Format("20060102T150405Z")
-	if err := os.Link(path, aside); err != nil {
+	name := path + ".damaged-" + now.UTC().Format("20060102T150405Z")
+	aside := name
+	err := os.Link(path, aside)
+	for n := 2; errors.Is(err, fs.ErrExist); n++ { // again within the second
+		aside = fmt.Sprintf("%s-%d", name, n)
+		err = os.Link(path, aside)
+	}
+	if err != nil {
 		return "", fmt.Errorf("keep the damaged file: %w", err)
 	}
 	return aside, nil

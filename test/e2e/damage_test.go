@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"os"
@@ -28,10 +29,8 @@ func TestDamagedStoreIsRebuilt(t *testing.T) {
 		{"cut in half", func(b []byte) []byte { return b[:len(b)/2] }},
 		{"empty", func([]byte) []byte { return []byte{} }},
 		{"zeros", func(b []byte) []byte { return make([]byte, len(b)) }},
-		{"one bit", func(b []byte) []byte {
-			b[strings.Index(string(b), "shop")] ^= 4
-			return b
-		}},
+		// In each place: some are in pages that are free.
+		{"flipped bits", func(b []byte) []byte { return bytes.ReplaceAll(b, []byte("shop"), []byte("shkp")) }},
 		{"gone", nil},
 	} {
 		// What is to be rebuilt must have been noted.
