@@ -21,7 +21,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/clock"
 
-	"berth.dev/berth/api/client"
 	"berth.dev/berth/api/upstream"
 	"berth.dev/berth/cue"
 	"berth.dev/berth/engine/access"
@@ -228,38 +227,6 @@ func (s *server) bootstrap(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// forgetStopped takes back what the store says of containers that berth down
-// has ended: nothing counts as ready until the agent has started it again.
-func (s *server) forgetStopped(ctx context.Context) error {
-	mark := stoppedFile(s.options.dataDir)
-	if _, err := os.Stat(mark); err != nil {
-		return nil
-	}
-	var pods corev1.PodList
-	if err := s.res.List(ctx, &pods, client.ListOptions{}); err != nil {
-		return err
-	}
-	for i := range pods.Items {
-		p := &pods.Items[i]
-		if p.Spec.NodeName == "" || p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
-			continue
-		}
-		for j := range p.Status.Conditions {
-			if c := &p.Status.Conditions[j]; c.Type == corev1.PodReady || c.Type == corev1.ContainersReady {
-				c.Status, c.Reason, c.Message = corev1.ConditionFalse, "Stopped", "was ended by berth down"
-				c.LastTransitionTime = metav1.Now()
-			}
-		}
-		for j := range p.Status.ContainerStatuses {
-			p.Status.ContainerStatuses[j].Ready = false
-		}
-		if err := s.res.UpdateStatus(ctx, p); err != nil && !apierrors.IsNotFound(err) {
-			return fmt.Errorf("take back the status of pod %s/%s: %w", p.Namespace, p.Name, err)
-		}
-	}
-	return os.Remove(mark)
 }
 
 func (s *server) serve(ctx context.Context) error {
