@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -112,6 +113,17 @@ func kindRules() map[schema.GroupVersionKind]rules {
 		of("coordination.k8s.io", "Lease"): rulesOf(coordinationvalidation.ValidateLease, coordinationvalidation.ValidateLeaseUpdate,
 			updateFunc[coordination.Lease](nil)),
 	}
+}
+
+// ValidateEphemeralContainers says what is wrong with the ephemeral containers
+// that a Pod is given; those that it has stay as they are.
+func (u *Upstream) ValidateEphemeralContainers(p, old *corev1.Pod) field.ErrorList {
+	_, in, inOld, err := u.internals(p, old)
+	if err != nil {
+		return field.ErrorList{field.InternalError(nil, err)}
+	}
+	next, was := in.(*core.Pod), inOld.(*core.Pod)
+	return corevalidation.ValidatePodEphemeralContainersUpdate(next, was, podOptions(next, was))
 }
 
 func podOptions(p, old *core.Pod) corevalidation.PodValidationOptions {

@@ -171,10 +171,17 @@ type sessions struct{ agent *nodeagent.Agent }
 var _ apiserver.Streams = (*sessions)(nil)
 
 // Exec implements apiserver.Streams.
-func (s *sessions) Exec(ctx context.Context, c apiserver.Command) (int, error) {
-	return s.agent.Exec(ctx, c.ContainerID, nodeagent.Process{
-		Command: c.Args, TTY: c.TTY, Stdin: c.Stdin, Stdout: c.Stdout, Stderr: c.Stderr, Resize: c.Resize,
-	})
+func (s *sessions) Exec(ctx context.Context, containerID string, command []string, t apiserver.Terminal) (int, error) {
+	return s.agent.Exec(ctx, containerID, nodeagent.Process{Command: command, TTY: t.TTY, Terminal: terminal(t)})
+}
+
+// Attach implements apiserver.Streams.
+func (s *sessions) Attach(ctx context.Context, pod *corev1.Pod, container string, t apiserver.Terminal) error {
+	return s.agent.Attach(ctx, pod.Namespace, pod.Name, container, terminal(t))
+}
+
+func terminal(t apiserver.Terminal) nodeagent.Terminal {
+	return nodeagent.Terminal{Stdin: t.Stdin, Stdout: t.Stdout, Stderr: t.Stderr, Resize: t.Resize}
 }
 
 // Dial implements apiserver.Streams.

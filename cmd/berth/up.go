@@ -54,6 +54,7 @@ func up(ctx context.Context, o options, stderr io.Writer) error {
 		return fmt.Errorf("--log-level %q is not debug, info, warn or error", o.logLevel)
 	}
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
+	quietLibraries(log)
 	debug.SetGCPercent(gcPercent)
 	if err := os.MkdirAll(o.dataDir, 0o700); err != nil {
 		return fmt.Errorf("make the data directory: %w", err)

@@ -145,8 +145,9 @@ func (t *Tokens) Request(r *http.Request) (User, bool) {
 }
 
 // sameOrigin: a cookie only counts for reading, or for what our own pages send.
+// A GET that opens a stream is no mere reading.
 func sameOrigin(r *http.Request) bool {
-	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+	if r.Header.Get("Upgrade") == "" && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
 		return true
 	}
 	return r.Header.Get("Sec-Fetch-Site") == "same-origin"
@@ -158,6 +159,31 @@ func Login(w http.ResponseWriter, r *http.Request, token string) {
 		Name: cookie, Value: token, Path: "/", HttpOnly: true, Secure: r.TLS != nil,
 		SameSite: http.SameSiteStrictMode, MaxAge: 7 * 24 * 60 * 60,
 	})
+}
+
+// Withhold takes the credentials for this server off a request that goes on to
+// another one.
+func Withhold(h http.Header) {
+	h.Del("Authorization")
+	cookies := (&http.Request{Header: h}).Cookies()
+	h.Del("Cookie")
+	for _, c := range cookies {
+		if c.Name != cookie {
+			h.Add("Cookie", c.String())
+		}
+	}
+}
+
+// KeepOut takes off another server's answer what would log the client in here
+// as somebody else.
+func KeepOut(h http.Header) {
+	set := h.Values("Set-Cookie")
+	h.Del("Set-Cookie")
+	for _, line := range set {
+		if c, err := http.ParseSetCookie(line); err == nil && c.Name != cookie {
+			h.Add("Set-Cookie", line)
+		}
+	}
 }
 
 // Logout removes the cookie.

@@ -242,3 +242,32 @@ func TestAnAuthorityIsNotReplacedInSilence(t *testing.T) {
 		t.Errorf("anew: %v", err)
 	}
 }
+
+func TestCredentialsStayHere(t *testing.T) {
+	h := http.Header{"Authorization": {"Bearer x"}, "Cookie": {"a=1; berth_token=secret; b=2"}}
+	access.Withhold(h)
+	if got := h.Get("Authorization") + strings.Join(h.Values("Cookie"), ";"); got != "a=1;b=2" {
+		t.Errorf("what goes on to another server is %q", got)
+	}
+	h = http.Header{"Set-Cookie": {"berth_token=mine; Path=/", "a=1; Path=/"}}
+	access.KeepOut(h)
+	if got := h.Values("Set-Cookie"); len(got) != 1 || got[0] != "a=1; Path=/" {
+		t.Errorf("what comes from another server sets %q", got)
+	}
+}
+
+// TestACookieOpensNoStreamForOthers: a page of another site can open a WebSocket
+// with a plain GET.
+func TestACookieOpensNoStreamForOthers(t *testing.T) {
+	dir := t.TempDir()
+	tokens := open(t, dir)
+	for site, want := range map[string]bool{"same-origin": true, "cross-site": false, "": false} {
+		r := httptest.NewRequest(http.MethodGet, "https://berth/api/v1/namespaces/a/pods/b/exec", nil)
+		r.AddCookie(&http.Cookie{Name: "berth_token", Value: adminToken(t, dir)})
+		r.Header.Set("Upgrade", "websocket")
+		r.Header.Set("Sec-Fetch-Site", site)
+		if _, ok := tokens.Request(r); ok != want {
+			t.Errorf("from %q: %v", site, ok)
+		}
+	}
+}

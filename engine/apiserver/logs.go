@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -78,10 +79,7 @@ func (f *flushing) Write(b []byte) (int, error) {
 
 func chooseContainer(pod *corev1.Pod, name string) (string, error) {
 	var names []string
-	for _, c := range pod.Spec.Containers {
-		names = append(names, c.Name)
-	}
-	for _, c := range pod.Spec.InitContainers {
+	for _, c := range containersOf(pod) {
 		names = append(names, c.Name)
 	}
 	if name == "" {
@@ -99,6 +97,16 @@ func chooseContainer(pod *corev1.Pod, name string) (string, error) {
 		return "", apierrors.NewBadRequest(fmt.Sprintf("a container name must be specified for pod %s, choose one of: [%s]", pod.Name, strings.Join(names, " ")))
 	}
 	return "", apierrors.NewBadRequest(fmt.Sprintf("container %s is not valid for pod %s, choose one of: [%s]", name, pod.Name, strings.Join(names, " ")))
+}
+
+// containersOf are all containers of a Pod, the main ones first.
+func containersOf(pod *corev1.Pod) []corev1.Container {
+	out := slices.Concat(pod.Spec.Containers, pod.Spec.InitContainers)
+	for _, c := range pod.Spec.EphemeralContainers {
+		// The two types have the same fields, in the same order, as their documentation promises.
+		out = append(out, corev1.Container(c.EphemeralContainerCommon))
+	}
+	return out
 }
 
 func logOptions(q url.Values) (*corev1.PodLogOptions, error) {

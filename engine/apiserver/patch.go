@@ -98,8 +98,10 @@ func (s *Server) patchOnce(q *request, language types.PatchType, body []byte) (c
 	if next.GetName() != q.name || next.GetNamespace() != q.namespace {
 		return nil, 0, apierrors.NewBadRequest("a patch cannot change the name or namespace of an object")
 	}
-	if err := s.unmanaged(next, q); err != nil {
-		return nil, 0, err
+	if q.subresource == "" {
+		if err := s.unmanaged(next, q); err != nil {
+			return nil, 0, err
+		}
 	}
 	if language != types.ApplyYAMLPatchType {
 		if err := s.managers.note(q, live.DeepCopyObject().(client.Object), next); err != nil {

@@ -72,6 +72,30 @@ func (s *Server) evict(w http.ResponseWriter, q *request) error {
 	return nil
 }
 
+// ephemeralContainers is the subresource by which kubectl debug adds a container
+// to a Pod that runs. It is open on the Pods of a Source as well: like exec, it
+// is for looking and changes nothing that Git says.
+const ephemeralContainers = "ephemeralcontainers"
+
+// updateEphemeral gives a Pod its ephemeral containers.
+func (s *Server) updateEphemeral(w http.ResponseWriter, q *request) error {
+	obj, err := q.object()
+	if err != nil {
+		return err
+	}
+	live := q.row.New()
+	if err := s.Resources.Get(q.Context(), client.Key(obj), live); err != nil {
+		return err
+	}
+	if err := s.managers.note(q, live, obj); err != nil {
+		return err
+	}
+	if err := s.write(q, ephemeralContainers, obj); err != nil {
+		return err
+	}
+	return s.answer(w, q, http.StatusOK, obj)
+}
+
 // finalize sets the finalizers of a Namespace that is being deleted.
 func (s *Server) finalize(w http.ResponseWriter, q *request) error {
 	obj, err := q.object()

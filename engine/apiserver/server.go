@@ -62,6 +62,7 @@ func New(o Options) *Server {
 	s.discovery()
 	s.openAPI()
 	s.streams()
+	s.proxies()
 	for _, row := range s.Resources.All() {
 		s.routes(row)
 	}
@@ -123,6 +124,9 @@ func (s *Server) routes(row *resources.Resource) {
 	case "Pod":
 		s.mux.HandleFunc("POST "+one+"/binding", s.handle(row, s.bind))
 		s.mux.HandleFunc("POST "+one+"/eviction", s.handle(row, s.evict))
+		s.mux.HandleFunc("GET "+one+"/"+ephemeralContainers, s.handle(row, s.get))
+		s.mux.HandleFunc("PUT "+one+"/"+ephemeralContainers, s.handle(row, s.updateEphemeral))
+		s.mux.HandleFunc("PATCH "+one+"/"+ephemeralContainers, s.handle(row, s.patch))
 	case "Namespace":
 		s.mux.HandleFunc("PUT "+one+"/finalize", s.handle(row, s.finalize))
 	}

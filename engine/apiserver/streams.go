@@ -2,19 +2,16 @@ package apiserver
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/cri-streaming/pkg/streaming/portforward"
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
 	utilexec "k8s.io/utils/exec"
 
@@ -28,23 +25,25 @@ const (
 	streamCreation = 30 * time.Second
 )
 
-// Command is a process that somebody runs in a container.
-type Command struct {
-	// ContainerID as in the Pod's status.
-	ContainerID string
-	Args        []string
-	TTY         bool
+// Terminal is what a person sees and types.
+type Terminal struct {
+	// TTY says that Stderr is not used and sizes come.
+	TTY bool
 	// Stdin is nil when there is none.
-	Stdin          io.Reader
+	Stdin io.Reader
+	// Stdout and Stderr are nil when nobody looks.
 	Stdout, Stderr io.Writer
-	// Resize blocks until the terminal has a new size; false is the last one.
+	// Resize blocks until the terminal has a new size; false is the last one. It may be nil.
 	Resize func() (width, height uint16, ok bool)
 }
 
 // Streams connects clients with what runs on nodes.
 type Streams interface {
-	// Exec runs a command until it ends or the context does, and returns its exit code.
-	Exec(ctx context.Context, c Command) (int, error)
+	// Exec runs a command in a container, named as in the Pod's status, until
+	// it ends or the context does, and returns its exit code.
+	Exec(ctx context.Context, containerID string, command []string, t Terminal) (int, error)
+	// Attach connects with a running container until it ends or the context does.
+	Attach(ctx context.Context, pod *corev1.Pod, container string, t Terminal) error
 	// Dial connects to a port of a Pod.
 	Dial(ctx context.Context, pod *corev1.Pod, port int32) (net.Conn, error)
 }
@@ -52,6 +51,7 @@ type Streams interface {
 func (s *Server) streams() {
 	pod := "/api/v1/namespaces/{namespace}/pods/{name}/"
 	for _, method := range []string{"GET ", "POST "} {
+		s.mux.HandleFunc(method+pod+"attach", s.session(s.attach))
 		s.mux.HandleFunc(method+pod+"exec", s.session(s.exec))
 		s.mux.HandleFunc(method+pod+"portforward", s.session(s.portForward))
 	}
@@ -61,17 +61,9 @@ func (s *Server) streams() {
 func (s *Server) session(f func(http.ResponseWriter, *http.Request, *corev1.Pod) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var pod corev1.Pod
-		user, _ := access.From(r.Context())
-		err := error(nil)
-		if user.Role != access.Admin {
-			err = apierrors.NewForbidden(corev1.Resource("pods"), r.PathValue("name"),
-				fmt.Errorf("user %s has the role %s, which does not allow it", user.Name, user.Role))
-		}
+		err := mayEnter(r)
 		if err == nil {
 			err = s.Resources.Get(r.Context(), types.NamespacedName{Namespace: r.PathValue("namespace"), Name: r.PathValue("name")}, &pod)
-		}
-		if err == nil && newerWebSocket(r) {
-			err = apierrors.NewBadRequest("this WebSocket protocol is not spoken; upgrade to SPDY/3.1")
 		}
 		if err == nil {
 			err = f(w, r, &pod)
@@ -82,19 +74,14 @@ func (s *Server) session(f func(http.ResponseWriter, *http.Request, *corev1.Pod)
 	}
 }
 
-// newerWebSocket: the client offers only protocols over WebSockets that are not
-// spoken here (v5, and SPDY in a tunnel). It then goes on with SPDY.
-func newerWebSocket(r *http.Request) bool {
-	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
-		return false
+// mayEnter refuses who is no administrator.
+func mayEnter(r *http.Request) error {
+	user, _ := access.From(r.Context())
+	if user.Role == access.Admin {
+		return nil
 	}
-	for _, p := range strings.Split(strings.Join(r.Header.Values("Sec-WebSocket-Protocol"), ","), ",") {
-		p = strings.TrimSpace(p)
-		if p != remotecommand.StreamProtocolV5Name && !strings.HasPrefix(p, portforward.WebsocketsSPDYTunnelingPrefix) {
-			return false
-		}
-	}
-	return true
+	return apierrors.NewForbidden(corev1.Resource("pods"), r.PathValue("name"),
+		fmt.Errorf("user %s has the role %s, which does not allow it", user.Name, user.Role))
 }
 
 // parameter reads a boolean of the query, as kubectl (true) and the older form (1) write it.
@@ -112,59 +99,107 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request, pod *corev1.Pod) e
 	if len(command) == 0 {
 		return apierrors.NewBadRequest("you must specify at least one command for the container")
 	}
-	id, err := runningContainer(pod, container)
+	running, err := runningContainer(pod, container)
 	if err != nil {
 		return err
 	}
-	o := &remotecommand.Options{
-		Stdin: parameter(r, "stdin"), Stdout: parameter(r, "stdout"), Stderr: parameter(r, "stderr"), TTY: parameter(r, "tty"),
+	o, err := sessionOptions(r, parameter(r, "tty"))
+	if err != nil {
+		return err
 	}
-	if o.TTY {
-		o.Stderr = false
+	work := func(ctx context.Context, t Terminal) (int, error) {
+		return s.Streams.Exec(ctx, running.ContainerID, command, t)
 	}
-	if !o.Stdin && !o.Stdout && !o.Stderr {
-		return apierrors.NewBadRequest("you must specify at least 1 of stdin, stdout, stderr")
+	if offers(r, channelsV5) {
+		overWebSocket(w, r, o, work)
+		return nil
 	}
-	remotecommand.ServeExec(w, r, &executor{s.Streams, id}, pod.Name, string(pod.UID), container, command, o,
+	remotecommand.ServeExec(w, r, executor(work), pod.Name, string(pod.UID), container, command, o,
 		streamIdle, streamCreation, remotecommand.SupportedStreamingProtocols)
 	return nil
 }
 
-func runningContainer(pod *corev1.Pod, name string) (string, error) {
-	for _, list := range [][]corev1.ContainerStatus{pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses} {
+// attach connects with what a container runs already. Whether there is a
+// terminal is the container's word, not the client's.
+func (s *Server) attach(w http.ResponseWriter, r *http.Request, pod *corev1.Pod) error {
+	container, err := chooseContainer(pod, r.URL.Query().Get("container"))
+	if err != nil {
+		return err
+	}
+	if _, err := runningContainer(pod, container); err != nil {
+		return err
+	}
+	o, err := sessionOptions(r, hasTTY(pod, container))
+	if err != nil {
+		return err
+	}
+	work := func(ctx context.Context, t Terminal) (int, error) {
+		return 0, s.Streams.Attach(ctx, pod, container, t)
+	}
+	if offers(r, channelsV5) {
+		overWebSocket(w, r, o, work)
+		return nil
+	}
+	remotecommand.ServeAttach(w, r, executor(work), pod.Name, string(pod.UID), container, o,
+		streamIdle, streamCreation, remotecommand.SupportedStreamingProtocols)
+	return nil
+}
+
+// sessionOptions are the streams that a client asks for.
+func sessionOptions(r *http.Request, tty bool) (*remotecommand.Options, error) {
+	o := &remotecommand.Options{
+		Stdin: parameter(r, "stdin"), Stdout: parameter(r, "stdout"), Stderr: parameter(r, "stderr") && !tty, TTY: tty,
+	}
+	if !o.Stdin && !o.Stdout && !o.Stderr {
+		return nil, apierrors.NewBadRequest("you must specify at least 1 of stdin, stdout, stderr")
+	}
+	return o, nil
+}
+
+func hasTTY(pod *corev1.Pod, container string) bool {
+	for _, c := range containersOf(pod) {
+		if c.Name == container {
+			return c.TTY
+		}
+	}
+	return false
+}
+
+func runningContainer(pod *corev1.Pod, name string) (corev1.ContainerStatus, error) {
+	for _, list := range [][]corev1.ContainerStatus{pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses, pod.Status.EphemeralContainerStatuses} {
 		for _, c := range list {
 			if c.Name == name && c.State.Running != nil && c.ContainerID != "" {
-				return c.ContainerID, nil
+				return c, nil
 			}
 		}
 	}
-	return "", apierrors.NewBadRequest(fmt.Sprintf("container %s of pod %s is not running", name, pod.Name))
+	return corev1.ContainerStatus{}, apierrors.NewBadRequest(fmt.Sprintf("container %s of pod %s is not running", name, pod.Name))
 }
 
-// executor carries out one session.
-type executor struct {
-	streams Streams
-	id      string
-}
+// executor carries out one session; it returns an exit code.
+type executor func(ctx context.Context, t Terminal) (int, error)
 
-var _ remotecommand.Executor = (*executor)(nil)
+var (
+	_ remotecommand.Executor = executor(nil)
+	_ remotecommand.Attacher = executor(nil)
+)
 
 // ExecInContainer implements remotecommand.Executor.
-func (e *executor) ExecInContainer(ctx context.Context, _, _, _ string, command []string, in io.Reader, out, errs io.WriteCloser, tty bool, sizes <-chan remotecommand.TerminalSize, _ time.Duration) error {
+func (e executor) ExecInContainer(ctx context.Context, _, _, _ string, _ []string, in io.Reader, out, errs io.WriteCloser, tty bool, sizes <-chan remotecommand.TerminalSize, _ time.Duration) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	c := Command{ContainerID: e.id, Args: command, TTY: tty, Stdout: io.Discard, Stderr: io.Discard}
+	t := Terminal{TTY: tty}
 	if in != nil {
-		c.Stdin = in
+		t.Stdin = in
 	}
 	if out != nil {
-		c.Stdout = &lively{out, cancel}
+		t.Stdout = &lively{out, cancel}
 	}
 	if errs != nil {
-		c.Stderr = &lively{errs, cancel}
+		t.Stderr = &lively{errs, cancel}
 	}
 	if tty && sizes != nil {
-		c.Resize = func() (uint16, uint16, bool) {
+		t.Resize = func() (uint16, uint16, bool) {
 			select {
 			case size, ok := <-sizes:
 				return size.Width, size.Height, ok
@@ -173,11 +208,16 @@ func (e *executor) ExecInContainer(ctx context.Context, _, _, _ string, command 
 			}
 		}
 	}
-	code, err := e.streams.Exec(ctx, c)
+	code, err := e(ctx, t)
 	if err == nil && code != 0 {
 		return utilexec.CodeExitError{Err: fmt.Errorf("exit code %d", code), Code: code}
 	}
 	return err
+}
+
+// AttachContainer implements remotecommand.Attacher.
+func (e executor) AttachContainer(ctx context.Context, _, _, _ string, in io.Reader, out, errs io.WriteCloser, tty bool, sizes <-chan remotecommand.TerminalSize) error {
+	return e.ExecInContainer(ctx, "", "", "", nil, in, out, errs, tty, sizes, 0)
 }
 
 // lively ends the session when its client can no longer be written to.
@@ -193,58 +233,4 @@ func (l *lively) Write(b []byte) (int, error) {
 		l.gone()
 	}
 	return n, err
-}
-
-func (s *Server) portForward(w http.ResponseWriter, r *http.Request, pod *corev1.Pod) error {
-	if pod.Status.PodIP == "" {
-		return apierrors.NewBadRequest(fmt.Sprintf("pod %s has no address yet", pod.Name))
-	}
-	o, err := portforward.NewV4Options(r)
-	if err != nil {
-		return apierrors.NewBadRequest(err.Error())
-	}
-	portforward.ServePortForward(w, r, &forwarder{s.Streams, pod}, pod.Name, string(pod.UID), o, streamIdle, streamCreation, portforward.SupportedProtocols)
-	return nil
-}
-
-// forwarder carries the connections of one session.
-type forwarder struct {
-	streams Streams
-	pod     *corev1.Pod
-}
-
-var _ portforward.PortForwarder = (*forwarder)(nil)
-
-// PortForward implements portforward.PortForwarder.
-func (f *forwarder) PortForward(ctx context.Context, _, _ string, port int32, stream io.ReadWriteCloser) error {
-	conn, err := f.streams.Dial(ctx, f.pod, port)
-	if err != nil {
-		return fmt.Errorf("connect to port %d of pod %s: %w", port, f.pod.Name, err)
-	}
-	defer conn.Close()
-	defer stream.Close()
-	done := make(chan error, 2)
-	go func() {
-		_, err := io.Copy(conn, stream)
-		if half, ok := conn.(*net.TCPConn); ok {
-			_ = half.CloseWrite() // the other side may have closed
-		}
-		done <- err
-	}()
-	go func() {
-		_, err := io.Copy(stream, conn)
-		done <- err
-		done <- nil // the answer is complete: do not wait for the client
-	}()
-	for range 2 {
-		select {
-		case err := <-done:
-			if err != nil && !errors.Is(err, net.ErrClosed) {
-				return err
-			}
-		case <-ctx.Done():
-			return nil
-		}
-	}
-	return nil
 }

@@ -22,12 +22,17 @@ func Subresources(row *resources.Resource) []Subresource {
 	switch row.Kind {
 	case "Pod":
 		list = []Subresource{
+			{"attach", core("PodAttachOptions"), []string{"create", "get"}},
 			{"binding", core("Binding"), []string{"create"}},
+			{ephemeralContainers, core("Pod"), writes},
 			{"eviction", schema.GroupVersionKind{Group: "policy", Version: "v1", Kind: "Eviction"}, []string{"create"}},
 			{"exec", core("PodExecOptions"), []string{"create", "get"}},
 			{"log", core("Pod"), []string{"get"}},
 			{"portforward", core("PodPortForwardOptions"), []string{"create", "get"}},
+			{"proxy", core("PodProxyOptions"), []string{"create", "delete", "get", "patch", "update"}},
 		}
+	case "Service":
+		list = []Subresource{{"proxy", core("ServiceProxyOptions"), []string{"create", "delete", "get", "patch", "update"}}}
 	case "Namespace":
 		list = []Subresource{{"finalize", core("Namespace"), []string{"update"}}}
 	}

@@ -192,6 +192,9 @@ func (q *request) warnIdle() {
 
 // write carries out one change, or only checks it when the request is a dry run.
 func (s *Server) write(q *request, verb string, obj client.Object) error {
+	if verb == ephemeralContainers {
+		return s.Resources.UpdateEphemeralContainers(q.Context(), obj.(*corev1.Pod), q.dryRun())
+	}
 	if q.dryRun() {
 		t := s.Resources.Begin()
 		switch verb {

@@ -75,6 +75,9 @@ func (r *Resources) priorityClass(ctx context.Context, name string) (*scheduling
 // pod leaves out: that is no change.
 func KeepAdmitted(pod, old *corev1.Pod) {
 	s, was := &pod.Spec, &old.Spec
+	if s.EphemeralContainers == nil { // written by the subresource alone
+		s.EphemeralContainers = was.EphemeralContainers
+	}
 	if s.PriorityClassName == "" {
 		s.PriorityClassName = was.PriorityClassName
 	}

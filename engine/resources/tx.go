@@ -185,6 +185,31 @@ func (t *Tx) UpdateStatus(ctx context.Context, obj client.Object) error {
 	return t.put(&change{row: row, result: obj}, obj, kv)
 }
 
+// updateEphemeral replaces the ephemeral containers of a Pod alone. Those that
+// are there cannot be changed or taken away.
+func (t *Tx) updateEphemeral(ctx context.Context, pod *corev1.Pod) error {
+	row := t.r.byKind[corev1.SchemeGroupVersion.WithKind("Pod")]
+	old, kv, err := t.r.load(ctx, row, pod.Namespace, pod.Name)
+	if err != nil {
+		return err
+	}
+	if err := sameObject(row, pod, old); err != nil {
+		return err
+	}
+	was := old.(*corev1.Pod)
+	next := was.DeepCopy()
+	next.Spec.EphemeralContainers, next.ManagedFields = pod.Spec.EphemeralContainers, pod.ManagedFields
+	t.r.upstream.Default(next)
+	if !equality.Semantic.DeepEqual(next.Spec, was.Spec) {
+		next.Generation++
+	}
+	if err := invalid(row, next, t.r.upstream.ValidateEphemeralContainers(next, was)); err != nil {
+		return err
+	}
+	*pod = *next
+	return t.put(&change{row: row, result: pod}, pod, kv)
+}
+
 // put adds the write of an object that exists, if anything differs.
 func (t *Tx) put(c *change, obj client.Object, kv store.KV) error {
 	if obj.GetDeletionTimestamp() != nil && len(obj.GetFinalizers()) == 0 && graceOver(obj) {

@@ -38,6 +38,15 @@ func (r *Resources) UpdateStatus(ctx context.Context, obj client.Object) error {
 	return r.once(ctx, obj, obj.GetResourceVersion() == "", func(t *Tx) error { return t.UpdateStatus(ctx, obj) })
 }
 
+// UpdateEphemeralContainers adds ephemeral containers to a Pod: it is given all
+// that the Pod shall have. A dry run only checks.
+func (r *Resources) UpdateEphemeralContainers(ctx context.Context, pod *corev1.Pod, dryRun bool) error {
+	if dryRun {
+		return r.Begin().updateEphemeral(ctx, pod)
+	}
+	return r.once(ctx, pod, pod.ResourceVersion == "", func(t *Tx) error { return t.updateEphemeral(ctx, pod) })
+}
+
 // Delete implements client.Client.
 func (r *Resources) Delete(ctx context.Context, obj client.Object, opts client.DeleteOptions) error {
 	return r.once(ctx, obj, opts.ResourceVersion == "", func(t *Tx) error { return t.Delete(ctx, obj, opts) })

@@ -33,6 +33,9 @@ func Refs(pod *corev1.Pod) []Ref {
 		}
 	}
 	containers := append(append([]corev1.Container{}, pod.Spec.InitContainers...), pod.Spec.Containers...)
+	for _, c := range pod.Spec.EphemeralContainers {
+		containers = append(containers, corev1.Container(c.EphemeralContainerCommon))
+	}
 	for i := range containers {
 		for _, from := range containers[i].EnvFrom {
 			if from.ConfigMapRef != nil {

@@ -192,7 +192,7 @@ func detached() (context.Context, context.CancelFunc) {
 // file:// would mix the two streams in one file; plain paths keep them apart.
 func fileIO(c pods.Container) cio.Creator {
 	return func(string) (cio.IO, error) {
-		return files{cio.Config{Stdout: c.Stdout, Stderr: c.Stderr, Terminal: c.TTY}}, nil
+		return files{cio.Config{Stdin: c.Stdin, Stdout: c.Stdout, Stderr: c.Stderr, Terminal: c.TTY}}, nil
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -33,6 +34,11 @@ func (r *Runtime) spec(c pods.Container) oci.SpecOpts {
 		s.Root.Readonly = c.Security.ReadOnlyRootfs
 		s.Linux.CgroupsPath = path.Join(c.CgroupParent, c.ID)
 		s.Linux.Namespaces = joined(c)
+		if c.JoinPID != "" {
+			if err := r.joinPID(ctx, s, c.JoinPID); err != nil {
+				return err
+			}
+		}
 		s.Linux.Sysctl = nil
 		s.Mounts = append(s.Mounts, mounts(c)...)
 		r.resources(s, c.Resources)
@@ -58,6 +64,21 @@ func joined(c pods.Container) []specs.LinuxNamespace {
 		}
 	}
 	return out
+}
+
+// joinPID lets a container see the processes of another one.
+func (r *Runtime) joinPID(ctx context.Context, s *oci.Spec, id string) error {
+	container, err := r.client.LoadContainer(ctx, id)
+	if err != nil {
+		return fmt.Errorf("find container %s: %w", id, err)
+	}
+	task, err := container.Task(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("find the processes of container %s: %w", id, err)
+	}
+	s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.PIDNamespace })
+	s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.PIDNamespace, Path: fmt.Sprintf("/proc/%d/ns/pid", task.Pid())})
+	return nil
 }
 
 func mounts(c pods.Container) []specs.Mount {

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/cio"
 )
@@ -21,7 +22,12 @@ type Process struct {
 	Command []string
 	// TTY gives it a terminal; Stderr is unused then.
 	TTY bool
-	// Stdin may be nil.
+	Terminal
+}
+
+// Terminal is what a person sees and types.
+type Terminal struct {
+	// Stdin may be nil, as may what is not to be seen.
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 	// Resize blocks until the terminal has a new size, in characters; false ends it. May be nil.
@@ -47,6 +53,13 @@ func (r *Runtime) Attend(ctx context.Context, id string, p Process) (int, error)
 	process.Args, process.Terminal = p.Command, p.TTY
 	if p.TTY {
 		process.Env = append(append([]string{}, process.Env...), "TERM=xterm")
+	}
+	// The shim cannot do without files to write to.
+	if p.Stdout == nil {
+		p.Stdout = io.Discard
+	}
+	if p.Stderr == nil {
+		p.Stderr = io.Discard
 	}
 	var end chan struct{}
 	if p.Stdin != nil {
@@ -134,7 +147,32 @@ func startProcess(p containerd.Process) error {
 	return p.Start(ctx)
 }
 
-func resize(ctx context.Context, p containerd.Process, next func() (uint16, uint16, bool)) {
+// CloseStdin lets a container see the end of its input.
+func (r *Runtime) CloseStdin(id string) error {
+	ctx, cancel := detached()
+	defer cancel()
+	_, err := r.client.TaskService().CloseIO(ctx, &tasksapi.CloseIORequest{ContainerID: id, Stdin: true})
+	if err = resolve(err); err != nil && !isNotFound(err) {
+		return fmt.Errorf("close the input of container %s: %w", id, err)
+	}
+	return nil
+}
+
+// Resize gives a container's terminal new sizes until next says false or the
+// context is done.
+func (r *Runtime) Resize(ctx context.Context, id string, next func() (width, height uint16, ok bool)) {
+	container, err := r.client.LoadContainer(ctx, id)
+	if err != nil {
+		return // it has ended
+	}
+	if task, err := container.Task(ctx, nil); err == nil {
+		resize(ctx, task, next)
+	}
+}
+
+func resize(ctx context.Context, p interface {
+	Resize(ctx context.Context, w, h uint32) error
+}, next func() (uint16, uint16, bool)) {
 	for {
 		width, height, ok := next()
 		if !ok {

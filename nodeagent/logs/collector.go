@@ -185,6 +185,8 @@ func (c *Collector) collect(events []byte) {
 		}
 	}
 	for s := range dirty {
+		close(s.wrote)
+		s.wrote = make(chan struct{})
 		if err := c.drain(s, false, c.Clock.Now()); err != nil {
 			c.Log.Error("write a container's log", "file", s.base+".log", "err", err)
 		}

@@ -37,12 +37,16 @@ type instance struct {
 	size      int64
 	rotations int
 	grown     chan struct{}
+	// wrote is closed when the container has written next, be it half a line.
+	wrote chan struct{}
+	// attached is how many clients look at the capture files themselves.
+	attached int
 }
 
 func streamName(k int) string { return [2]string{"stdout", "stderr"}[k] }
 
 func openInstance(base string) (_ *instance, err error) {
-	s := &instance{base: base, grown: make(chan struct{})}
+	s := &instance{base: base, grown: make(chan struct{}), wrote: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -146,7 +150,11 @@ func (s *instance) write(k int, lines []byte, used int64) error {
 	if _, err := s.mark.WriteAt(mark[:], 0); err != nil {
 		return fmt.Errorf("note the state of a log: %w", err)
 	}
-	if done := s.read[k]; done-s.punched[k] >= punchStep {
+	done := s.read[k]
+	if s.attached > 0 {
+		done -= attachWindow
+	}
+	if done-s.punched[k] >= punchStep {
 		// File systems that cannot do it keep the space until the container ends.
 		_ = unix.Fallocate(int(s.raw[k].Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, s.punched[k], done-s.punched[k])
 		s.punched[k] = done
@@ -189,6 +197,8 @@ func (s *instance) close() {
 func (s *instance) remove() error {
 	s.close()
 	close(s.grown)
+	close(s.wrote)
+	s.wrote = nil
 	var errs []error
 	for _, name := range []string{".stdout", ".stderr", ".mark"} {
 		if err := os.Remove(s.base + name); err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -110,6 +110,7 @@ type logNames struct {
 	namespace, name string
 	pod             *corev1.Pod
 	runs            map[string]int
+	running         map[string]string // the runtime's ID, by container
 }
 
 func (n *logNames) find(container string, previous bool) (logs.Instance, error) {
@@ -137,11 +138,14 @@ func (n *logNames) find(container string, previous bool) (logs.Instance, error) 
 
 // noteLogs publishes where the pod's logs are.
 func (w *worker) noteLogs() {
-	n := &logNames{namespace: w.pod.Namespace, name: w.pod.Name, pod: w.pod, runs: map[string]int{}}
+	n := &logNames{namespace: w.pod.Namespace, name: w.pod.Name, pod: w.pod, runs: map[string]int{}, running: map[string]string{}}
 	for name, rec := range w.rec.Containers {
 		if rec.ID != "" || rec.Exit != nil {
 			n.runs[name] = rec.Restarts
 		}
+	}
+	for name, r := range w.running {
+		n.running[name] = r.id
 	}
 	w.logOf.Store(n)
 }

@@ -29,6 +29,10 @@ func (w *worker) advance(ctx context.Context) {
 		w.expire(ctx)
 		return
 	}
+	// Before all others: they help to see why those do not start.
+	for _, c := range ephemeral(w.pod) {
+		w.keep(ctx, c)
+	}
 	for i := range w.pod.Spec.InitContainers {
 		c := &w.pod.Spec.InitContainers[i]
 		if sidecar(c) {
@@ -56,8 +60,11 @@ func sidecar(c *corev1.Container) bool {
 }
 
 func restarts(pod *corev1.Pod, c *corev1.Container, code int32) bool {
-	if sidecar(c) {
+	switch {
+	case sidecar(c):
 		return true
+	case ephemeralOf(pod, c.Name) != nil:
+		return false
 	}
 	policy := pod.Spec.RestartPolicy
 	for i := range pod.Spec.InitContainers { // "Always" means OnFailure for them
@@ -130,6 +137,11 @@ func (w *worker) start(ctx context.Context, c *corev1.Container, image Image) er
 	rec.ID = containerID(w.uid, c.Name, rec.Restarts)
 	spec.ID = rec.ID
 	w.save() // a start that is cut short is found by this
+	if c.Stdin {
+		if spec.Stdin, err = w.makeStdin(c.Name); err != nil {
+			return err
+		}
+	}
 	if spec.Stdout, spec.Stderr, err = w.r.Logs.Begin(w.instance(c.Name, rec.Restarts)); err != nil {
 		return err
 	}
@@ -219,6 +231,10 @@ func (w *worker) container(ctx context.Context, c *corev1.Container, image Image
 	if len(args) == 0 {
 		return Container{}, &WaitError{Reason: reasonConfigError, Message: fmt.Sprintf("neither the container nor image %s says which program to run: set command", image.Name)}
 	}
+	target, err := w.target(c)
+	if err != nil {
+		return Container{}, err
+	}
 	dir := c.WorkingDir
 	if dir == "" {
 		dir = image.WorkingDir
@@ -230,7 +246,7 @@ func (w *worker) container(ctx context.Context, c *corev1.Container, image Image
 		Group: w.uid, Image: image, Args: args, Env: env.list(), WorkingDir: dir,
 		Sandbox: w.attached, HostPID: w.pod.Spec.HostPID, Mounts: mounts,
 		Security: security(w.pod, c), Resources: resources(c, qosClass(w.pod), w.r.NodeMemory),
-		CgroupParent: w.r.cgroup(w.uid), TTY: false,
+		CgroupParent: w.r.cgroup(w.uid), TTY: c.TTY, JoinPID: target,
 	}, nil
 }
 
@@ -421,7 +437,7 @@ func allContainers(pod *corev1.Pod) []*corev1.Container {
 	for i := range pod.Spec.Containers {
 		out = append(out, &pod.Spec.Containers[i])
 	}
-	return out
+	return append(out, ephemeral(pod)...)
 }
 
 func addr(s string) netip.Addr {

@@ -155,7 +155,11 @@ type Container struct {
 	CgroupParent string
 	// Stdout and Stderr are files that exist; the shim appends to them.
 	Stdout, Stderr string
-	TTY            bool
+	// Stdin is a FIFO that exists, or empty: the container reads nothing.
+	Stdin string
+	TTY   bool
+	// JoinPID is the container whose processes this one sees; empty: its own.
+	JoinPID string
 }
 
 // Mount is a bind mount.

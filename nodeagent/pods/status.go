@@ -40,6 +40,10 @@ func status(v view) corev1.PodStatus {
 	for i := range v.pod.Spec.Containers {
 		s.ContainerStatuses = append(s.ContainerStatuses, v.container(&v.pod.Spec.Containers[i], false))
 	}
+	s.EphemeralContainerStatuses = nil
+	for _, c := range ephemeral(v.pod) {
+		s.EphemeralContainerStatuses = append(s.EphemeralContainerStatuses, v.container(c, false))
+	}
 	s.Phase = v.phase()
 	if v.rec.Start.Time.IsZero() {
 		s.StartTime = nil
@@ -166,8 +170,9 @@ func terminal(pod *corev1.Pod) bool {
 
 func (v view) phase() corev1.PodPhase {
 	if !v.rec.Done {
-		for _, c := range allContainers(v.pod) {
-			if rec := v.rec.Containers[c.Name]; rec != nil && !v.isInit(c.Name) && (v.running[c.Name] || rec.Restarts > 0 || rec.Exit != nil) {
+		for i := range v.pod.Spec.Containers {
+			c := &v.pod.Spec.Containers[i]
+			if rec := v.rec.Containers[c.Name]; rec != nil && (v.running[c.Name] || rec.Restarts > 0 || rec.Exit != nil) {
 				return corev1.PodRunning
 			}
 		}
@@ -183,15 +188,6 @@ func (v view) phase() corev1.PodPhase {
 		}
 	}
 	return corev1.PodSucceeded
-}
-
-func (v view) isInit(name string) bool {
-	for _, c := range v.pod.Spec.InitContainers {
-		if c.Name == name {
-			return true
-		}
-	}
-	return false
 }
 
 // conditions sets the conditions that the node owns.

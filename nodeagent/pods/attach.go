@@ -1,0 +1,78 @@
+package pods
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"berth.dev/berth/nodeagent/logs"
+)
+
+// Attachable is a running container that somebody can attach to.
+type Attachable struct {
+	// ID is the container's in the runtime.
+	ID       string
+	Instance logs.Instance
+	// Stdin is the FIFO that the container reads from; empty when it reads nothing.
+	Stdin string
+	// CloseStdin: the container sees the end of its input when the first client
+	// goes away (stdinOnce).
+	CloseStdin bool
+	TTY        bool
+}
+
+// Attachable finds a running container of a pod.
+func (r *Runner) Attachable(namespace, name, container string) (Attachable, error) {
+	instance, err := r.Find(namespace, name, container, false)
+	if err != nil {
+		return Attachable{}, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, w := range r.workers {
+		at := w.logOf.Load()
+		if at == nil || LogFolder(at.pod) != instance.Pod {
+			continue
+		}
+		id := at.running[container]
+		if id == "" {
+			break
+		}
+		for _, c := range allContainers(at.pod) {
+			if c.Name != container {
+				continue
+			}
+			out := Attachable{ID: id, Instance: instance, CloseStdin: c.StdinOnce && !c.TTY, TTY: c.TTY}
+			if c.Stdin {
+				out.Stdin = w.stdin(container)
+			}
+			return out, nil
+		}
+	}
+	return Attachable{}, fmt.Errorf("container %s of pod %s/%s is not running", container, namespace, name)
+}
+
+// stdin is where a container reads from.
+func (w *worker) stdin(name string) string {
+	return filepath.Join(w.r.records.dir, w.uid, name+".stdin")
+}
+
+// makeStdin makes the FIFO that a container reads from. The shim keeps it open:
+// a client that goes away, or an agent that ends, is no end of the input.
+func (w *worker) makeStdin(name string) (string, error) {
+	path := w.stdin(name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return "", fmt.Errorf("make the folder of a container's input: %w", err)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("remove a former container's input: %w", err)
+	}
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		return "", fmt.Errorf("make a container's input: %w", err)
+	}
+	return path, nil
+}
