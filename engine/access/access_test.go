@@ -40,7 +40,7 @@ func TestFirstStartMakesAnAdministrator(t *testing.T) {
 	}
 	for range 2 { // the second start reads what the first has made
 		tokens := open(t, dir)
-		if u, ok := tokens.Check(adminToken(t, dir)); !ok || u != (access.User{Name: "admin", Role: access.Admin}) {
+		if u, ok := tokens.Check(adminToken(t, dir)); !ok || u.Name != "admin" || u.Role != access.Admin {
 			t.Errorf("%+v %v", u, ok)
 		}
 		for _, wrong := range []string{"", "x", adminToken(t, dir) + "x", adminToken(t, dir)[1:]} {
@@ -98,7 +98,7 @@ func TestDamagedTokensNameTheLineAndTheRemedy(t *testing.T) {
 
 func TestWhoARequestIsFrom(t *testing.T) {
 	dir := t.TempDir()
-	tokens := open(t, dir)
+	users := &access.Users{Tokens: open(t, dir)}
 	token := adminToken(t, dir)
 	cookie := "berth_token=" + token
 	for _, c := range []struct {
@@ -127,7 +127,7 @@ func TestWhoARequestIsFrom(t *testing.T) {
 		if c.basic != "" {
 			r.SetBasicAuth("git", c.basic)
 		}
-		if u, ok := tokens.Request(r); ok != c.want || (ok && u.Role != access.Admin) {
+		if u, ok := users.Request(r); ok != c.want || (ok && u.Role != access.Admin) {
 			t.Errorf("%s: %+v %v", c.what, u, ok)
 		}
 	}

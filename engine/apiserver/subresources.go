@@ -28,6 +28,8 @@ func Subresources(row *resources.Resource) []Subresource {
 			{"log", core("Pod"), []string{"get"}},
 			{"portforward", core("PodPortForwardOptions"), []string{"create", "get"}},
 		}
+	case "ServiceAccount":
+		list = []Subresource{{"token", schema.GroupVersionKind{Group: "authentication.k8s.io", Version: "v1", Kind: "TokenRequest"}, []string{"create"}}}
 	case "Namespace":
 		list = []Subresource{{"finalize", core("Namespace"), []string{"update"}}}
 	}
@@ -42,6 +44,9 @@ func Subresources(row *resources.Resource) []Subresource {
 
 // Verbs of a kind.
 func Verbs(row *resources.Resource) []string {
+	if row.Review {
+		return []string{"create"}
+	}
 	if row.ReadOnly {
 		return []string{"get", "list", "watch"}
 	}
