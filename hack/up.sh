@@ -69,6 +69,7 @@ The status page   $(address)/
                   log in with the token in $data_dir/admin.token
                   (the browser does not know this server's certificate: its authority is $data_dir/ca.crt)
 kubectl           export KUBECONFIG=$kubeconfig
+                  for another user: $berth kubeconfig --user ann --role viewer -o ann.kubeconfig
 berth             $berth status
 
 Change something and push it:

@@ -26,6 +26,7 @@ import (
 	"berth.dev/berth/nodeagent/pods"
 	"berth.dev/berth/nodeagent/proxy"
 	"berth.dev/berth/nodeagent/services"
+	"berth.dev/berth/nodeagent/tokens"
 	"berth.dev/berth/nodeagent/volumes"
 )
 
@@ -163,22 +164,23 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	var runner *pods.Runner
 	store := config.New(a.opts.Client, filepath.Join(a.opts.DataDir, "config"), a.opts.Log, func(uids []string) { runner.ConfigChanged(uids) })
-	runner = a.newRunner(runtime, net, store)
+	accounts := tokens.New(tokens.Options{Client: a.opts.Client, Clock: a.opts.Clock, Log: a.opts.Log, Due: func(uids []string) { runner.ConfigChanged(uids) }})
+	runner = a.newRunner(runtime, net, store, accounts)
 	names := dns.New(dns.Options{Services: a.services, Domain: a.opts.ClusterDomain, Listen: netip.AddrPortFrom(net.Gateway(), 53), Log: a.opts.Log})
 	a.runtime, a.runner = runtime, runner
 	close(a.ready)
-	for _, part := range []func(context.Context) error{a.logs.Run, store.Run, net.Run, rules.Run, names.Run, a.services.Run, runner.Run, a.heartbeat} {
+	for _, part := range []func(context.Context) error{a.logs.Run, store.Run, accounts.Run, net.Run, rules.Run, names.Run, a.services.Run, runner.Run, a.heartbeat} {
 		group.Go(func() error { return part(ctx) })
 	}
 	return group.Wait()
 }
 
-func (a *Agent) newRunner(runtime *containerd.Runtime, net *network.Network, store *config.Store) *pods.Runner {
+func (a *Agent) newRunner(runtime *containerd.Runtime, net *network.Network, store *config.Store, accounts *tokens.Keeper) *pods.Runner {
 	memory := a.capacity[corev1.ResourceMemory]
 	return pods.New(pods.Options{
 		Client: a.opts.Client, NodeName: a.opts.NodeName, NodeIP: a.opts.NodeIP, NodeMemory: memory.Value(),
 		Runtime: runtime, Images: runtime, Exec: runtime, Network: net, Config: store, Links: a.services, Logs: a.logs,
-		Volumes: &volumes.Volumes{Dir: filepath.Join(a.opts.DataDir, "volumes"), Config: store, Log: a.opts.Log},
+		Volumes: &volumes.Volumes{Dir: filepath.Join(a.opts.DataDir, "volumes"), Config: store, Tokens: accounts, Log: a.opts.Log},
 		Events:  &event.Recorder{Client: a.opts.Client, Component: "berth-agent", Node: a.opts.NodeName, Clock: a.opts.Clock, Log: a.opts.Log},
 		Dir:     filepath.Join(a.opts.DataDir, "pods"), CgroupParent: a.opts.CgroupParent,
 		DNS: net.Gateway(), Domain: a.opts.ClusterDomain, Starts: starts, Clock: a.opts.Clock, Log: a.opts.Log,

@@ -6,6 +6,7 @@ package client
 import (
 	"context"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
@@ -50,6 +51,9 @@ type Client interface {
 	UpdateStatus(ctx context.Context, obj Object) error
 	// Delete removes the object of obj's type, namespace and name.
 	Delete(ctx context.Context, obj Object, opts DeleteOptions) error
+	// RequestToken makes a token of a service account as request.Spec says, and
+	// fills request with what was made.
+	RequestToken(ctx context.Context, account types.NamespacedName, request *authenticationv1.TokenRequest) error
 }
 
 // ListOptions selects objects. The zero value selects all of them.

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -26,7 +28,7 @@ import (
 type HTTP struct {
 	// URL of the server, such as https://127.0.0.1:7443.
 	URL string
-	// Token is sent as the bearer token.
+	// Token is sent as the bearer token; none with a client certificate.
 	Token string
 	// Client carries the requests; it must trust the server's certificate and
 	// have no timeout, for watches last.
@@ -153,6 +155,20 @@ func (c *HTTP) Delete(ctx context.Context, obj Object, opts DeleteOptions) error
 	return c.do(ctx, http.MethodDelete, path, body, nil)
 }
 
+// RequestToken implements Client.
+func (c *HTTP) RequestToken(ctx context.Context, account types.NamespacedName, request *authenticationv1.TokenRequest) error {
+	path, err := c.path(&corev1.ServiceAccount{}, account.Namespace, account.Name)
+	if err != nil {
+		return err
+	}
+	request.SetGroupVersionKind(authenticationv1.SchemeGroupVersion.WithKind("TokenRequest"))
+	body, err := json.Marshal(request)
+	if err != nil {
+		return fmt.Errorf("encode TokenRequest: %w", err)
+	}
+	return c.do(ctx, http.MethodPost, path+"/token", body, request)
+}
+
 func (c *HTTP) write(ctx context.Context, method, path string, obj Object) error {
 	gvk, err := c.kind(obj)
 	if err != nil {
@@ -192,7 +208,9 @@ func (c *HTTP) send(ctx context.Context, method, path string, body []byte) (*htt
 	if err != nil {
 		return nil, err
 	}
-	r.Header.Set("Authorization", "Bearer "+c.Token)
+	if c.Token != "" {
+		r.Header.Set("Authorization", "Bearer "+c.Token)
+	}
 	r.Header.Set("Accept", "application/json")
 	if body != nil {
 		r.Header.Set("Content-Type", "application/json")

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -31,6 +32,7 @@ func Run(t *testing.T, newClient func(t *testing.T) client.Client) {
 		"watch shows a selection":                   testWatchSelection,
 		"delete holds to its preconditions":         testDelete,
 		"a bound Pod is deleted gracefully":         testGrace,
+		"tokens of service accounts":                testRequestToken,
 		"Follow sees everything once":               testFollow,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, newClient(t)) })
@@ -276,6 +278,34 @@ func testGrace(t *testing.T, c client.Client) {
 	must(t, c.Delete(t.Context(), pod, client.DeleteOptions{UID: pod.UID, GracePeriodSeconds: &now}))
 	if err := c.Get(t.Context(), client.Key(pod), &live); !apierrors.IsNotFound(err) {
 		t.Errorf("after grace 0: %v", err)
+	}
+}
+
+func testRequestToken(t *testing.T, c client.Client) {
+	robot := types.NamespacedName{Namespace: "default", Name: "robot"}
+	if err := c.RequestToken(t.Context(), robot, &authenticationv1.TokenRequest{}); !apierrors.IsNotFound(err) {
+		t.Errorf("of no account: %v", err)
+	}
+	must(t, c.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "robot"}}))
+	pod := somePod("a", "")
+	pod.Spec.ServiceAccountName = "robot"
+	must(t, c.Create(t.Context(), pod))
+	request := func(seconds int64, uid types.UID) *authenticationv1.TokenRequest {
+		return &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
+			Audiences: []string{"vault"}, ExpirationSeconds: &seconds,
+			BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: "a", UID: uid},
+		}}
+	}
+	made := request(1200, pod.UID)
+	must(t, c.RequestToken(t.Context(), robot, made))
+	if left := time.Until(made.Status.ExpirationTimestamp.Time); made.Status.Token == "" || left > 1201*time.Second || left < 1100*time.Second {
+		t.Errorf("a token of %d characters that ends in %v", len(made.Status.Token), left)
+	}
+	if err := c.RequestToken(t.Context(), robot, request(599, pod.UID)); !apierrors.IsInvalid(err) {
+		t.Errorf("too short a life: %v", err)
+	}
+	if err := c.RequestToken(t.Context(), robot, request(1200, "another")); !apierrors.IsConflict(err) {
+		t.Errorf("another UID of the Pod: %v", err)
 	}
 }
 

@@ -16,6 +16,9 @@ const (
 	// AnnotationReplace set to "allowed" lets a change of an immutable field
 	// delete and create the object.
 	AnnotationReplace = "berth.dev/replace"
+	// AnnotationRole on a ServiceAccount is what its Pods may do in the API:
+	// "viewer" or "admin".
+	AnnotationRole = "berth.dev/role"
 )
 
 // Values of the annotations above.

@@ -25,7 +25,7 @@ transaction, and makes the node match.`,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(upCommand(), downCommand(), statusCommand(), validateCommand(), planCommand(), imageCommand(),
-		backupCommand(), restoreCommand(), secretsCommand(), versionCommand())
+		tokenCommand(), kubeconfigCommand(), backupCommand(), restoreCommand(), secretsCommand(), versionCommand())
 	return root
 }
 

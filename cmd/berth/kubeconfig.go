@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
@@ -43,7 +44,11 @@ type namedCluster struct {
 type namedUser struct {
 	Name string `json:"name"`
 	User struct {
-		Token string `json:"token,omitempty"`
+		Token    string `json:"token,omitempty"`
+		CertData string `json:"client-certificate-data,omitempty"`
+		CertFile string `json:"client-certificate,omitempty"`
+		KeyData  string `json:"client-key-data,omitempty"`
+		KeyFile  string `json:"client-key,omitempty"`
 	} `json:"user"`
 }
 
@@ -56,6 +61,33 @@ type namedContexts struct {
 }
 
 func kubeconfigFile(dataDir string) string { return filepath.Join(dataDir, "admin.kubeconfig") }
+
+// credentials are what a kubeconfig says of one server and one user: a token, or
+// a client certificate.
+type credentials struct {
+	server string
+	ca     []byte
+	user   string
+	token  string
+	// cert and key are PEM.
+	cert, key []byte
+}
+
+// kubeconfig is the file with these credentials.
+func (c *credentials) kubeconfig() ([]byte, error) {
+	var cluster namedCluster
+	cluster.Name, cluster.Cluster.Server = "berth", c.server
+	cluster.Cluster.CAData = base64.StdEncoding.EncodeToString(c.ca)
+	var user namedUser
+	user.Name, user.User.Token = cmp.Or(c.user, "berth"), c.token
+	user.User.CertData, user.User.KeyData = base64.StdEncoding.EncodeToString(c.cert), base64.StdEncoding.EncodeToString(c.key)
+	var use namedContexts
+	use.Name, use.Context.Cluster, use.Context.User = "berth", "berth", user.Name
+	return yaml.Marshal(kubeconfig{
+		APIVersion: "v1", Kind: "Config", CurrentContext: "berth",
+		Clusters: []namedCluster{cluster}, Users: []namedUser{user}, Contexts: []namedContexts{use},
+	})
+}
 
 // writeKubeconfig leaves the administrator's kubeconfig in the data directory.
 func writeKubeconfig(dataDir, server string) (string, error) {
@@ -70,16 +102,8 @@ func writeKubeconfig(dataDir, server string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("write the kubeconfig: %w", err)
 	}
-	c := kubeconfig{APIVersion: "v1", Kind: "Config", CurrentContext: "berth"}
-	var cluster namedCluster
-	cluster.Name, cluster.Cluster.Server = "berth", server
-	cluster.Cluster.CAData = base64.StdEncoding.EncodeToString(ca)
-	var user namedUser
-	user.Name, user.User.Token = "admin", strings.TrimSpace(string(token))
-	var use namedContexts
-	use.Name, use.Context.Cluster, use.Context.User = "berth", "berth", "admin"
-	c.Clusters, c.Users, c.Contexts = []namedCluster{cluster}, []namedUser{user}, []namedContexts{use}
-	b, err := yaml.Marshal(c)
+	c := &credentials{server: server, ca: ca, user: "admin", token: strings.TrimSpace(string(token))}
+	b, err := c.kubeconfig()
 	if err != nil {
 		return "", err
 	}
@@ -102,14 +126,15 @@ type remote struct {
 	*client.HTTP
 }
 
-func (c *connection) open() (*remote, error) {
-	path := c.kubeconfig
-	if path == "" {
-		path, _, _ = strings.Cut(os.Getenv("KUBECONFIG"), string(os.PathListSeparator))
-	}
-	if path == "" {
-		path = kubeconfigFile(defaultDataDir)
-	}
+// path of the kubeconfig that is used.
+func (c *connection) path() string {
+	first, _, _ := strings.Cut(os.Getenv("KUBECONFIG"), string(os.PathListSeparator))
+	return cmp.Or(c.kubeconfig, first, kubeconfigFile(defaultDataDir))
+}
+
+// read reads the kubeconfig that is used.
+func (c *connection) read() (*credentials, error) {
+	path := c.path()
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("no kubeconfig at %s: start a server with berth up, or name its file with --kubeconfig", path)
@@ -117,60 +142,97 @@ func (c *connection) open() (*remote, error) {
 	if err != nil {
 		return nil, err
 	}
-	server, ca, token, err := parseKubeconfig(b, filepath.Dir(path))
+	found, err := parseKubeconfig(b, filepath.Dir(path))
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
+	return found, nil
+}
+
+func (c *connection) open() (*remote, error) {
+	found, err := c.read()
+	if err != nil {
+		return nil, err
+	}
 	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(ca) {
-		return nil, fmt.Errorf("read %s: it holds no certificate authority", path)
+	if !roots.AppendCertsFromPEM(found.ca) {
+		return nil, fmt.Errorf("read %s: it holds no certificate authority", c.path())
+	}
+	config := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	if len(found.cert) > 0 {
+		pair, err := tls.X509KeyPair(found.cert, found.key)
+		if err != nil {
+			return nil, fmt.Errorf("read the client certificate in %s: %w", c.path(), err)
+		}
+		config.Certificates = []tls.Certificate{pair}
 	}
 	up, err := upstream.New()
 	if err != nil {
 		return nil, err
 	}
-	transport := &http.Transport{
-		TLSClientConfig:       &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout:   10 * time.Second,
-		ResponseHeaderTimeout: 5 * time.Minute,
-	}
-	return &remote{&client.HTTP{URL: server, Token: token, Client: &http.Client{Transport: transport}, Scheme: up.Scheme()}}, nil
+	transport := &http.Transport{TLSClientConfig: config, TLSHandshakeTimeout: 10 * time.Second, ResponseHeaderTimeout: 5 * time.Minute}
+	return &remote{&client.HTTP{URL: found.server, Token: found.token, Client: &http.Client{Transport: transport}, Scheme: up.Scheme()}}, nil
 }
 
-func parseKubeconfig(b []byte, dir string) (server string, ca []byte, token string, err error) {
+// parseKubeconfig finds the credentials of the current context. Files that it
+// names are looked for from dir.
+func parseKubeconfig(b []byte, dir string) (*credentials, error) {
 	var c kubeconfig
 	if err := yaml.Unmarshal(b, &c); err != nil {
-		return "", nil, "", err
+		return nil, err
 	}
+	found := &credentials{}
 	for _, use := range c.Contexts {
 		if use.Name != c.CurrentContext {
 			continue
 		}
-		for _, cl := range c.Clusters {
-			if cl.Name != use.Context.Cluster {
-				continue
-			}
-			server = strings.TrimSuffix(cl.Cluster.Server, "/")
-			if ca, err = base64.StdEncoding.DecodeString(cl.Cluster.CAData); err != nil {
-				return "", nil, "", fmt.Errorf("certificate-authority-data: %w", err)
-			}
-			if file := cl.Cluster.CAFile; file != "" && len(ca) == 0 {
-				if !filepath.IsAbs(file) {
-					file = filepath.Join(dir, file)
-				}
-				if ca, err = os.ReadFile(file); err != nil {
-					return "", nil, "", err
-				}
-			}
-		}
-		for _, u := range c.Users {
-			if u.Name == use.Context.User {
-				token = u.User.Token
-			}
+		if err := c.fill(found, use, dir); err != nil {
+			return nil, err
 		}
 	}
-	if server == "" || token == "" {
-		return "", nil, "", fmt.Errorf("the current context %q has no server with a token", c.CurrentContext)
+	if found.server == "" || (found.token == "" && len(found.cert) == 0) {
+		return nil, fmt.Errorf("the current context %q has no server with a token", c.CurrentContext)
 	}
-	return server, ca, token, nil
+	return found, nil
+}
+
+func (c *kubeconfig) fill(found *credentials, use namedContexts, dir string) error {
+	var err error
+	for _, cl := range c.Clusters {
+		if cl.Name != use.Context.Cluster {
+			continue
+		}
+		found.server = strings.TrimSuffix(cl.Cluster.Server, "/")
+		if found.ca, err = dataOrFile("certificate-authority", cl.Cluster.CAData, cl.Cluster.CAFile, dir); err != nil {
+			return err
+		}
+	}
+	for _, u := range c.Users {
+		if u.Name != use.Context.User {
+			continue
+		}
+		found.user, found.token = u.Name, u.User.Token
+		if found.cert, err = dataOrFile("client-certificate", u.User.CertData, u.User.CertFile, dir); err != nil {
+			return err
+		}
+		if found.key, err = dataOrFile("client-key", u.User.KeyData, u.User.KeyFile, dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dataOrFile is what stands in a field, or in the file that another one names.
+func dataOrFile(field, data, file, dir string) ([]byte, error) {
+	if data == "" && file != "" {
+		if !filepath.IsAbs(file) {
+			file = filepath.Join(dir, file)
+		}
+		return os.ReadFile(file)
+	}
+	b, err := base64.StdEncoding.DecodeString(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s-data: %w", field, err)
+	}
+	return b, nil
 }

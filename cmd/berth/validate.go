@@ -223,7 +223,9 @@ func (r *remote) call(ctx context.Context, method, path string, body io.Reader, 
 		return nil, err
 	}
 	maps.Copy(q.Header, header)
-	q.Header.Set("Authorization", "Bearer "+r.Token)
+	if r.Token != "" {
+		q.Header.Set("Authorization", "Bearer "+r.Token)
+	}
 	q.Header.Set("Content-Type", "application/octet-stream")
 	response, err := r.Client.Do(q)
 	if err != nil {

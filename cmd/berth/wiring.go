@@ -84,8 +84,12 @@ func newServer(o options, log *slog.Logger) (s *server, err error) {
 		}
 	}()
 	now := clock.RealClock{}
+	key, err := access.OpenAccountKey(o.dataDir)
+	if err != nil {
+		return nil, err
+	}
 	opener := &opener{dataDir: o.dataDir, node: o.nodeName, log: log, resources: func(over store.Store) *resources.Resources {
-		return resources.New(resources.Options{Store: over, Upstream: up, Clock: now, ServiceCIDR: ranges.services})
+		return resources.New(resources.Options{Store: over, Upstream: up, Clock: now, ServiceCIDR: ranges.services, Signer: key})
 	}}
 	if s.store, err = opener.open(context.Background()); err != nil {
 		return nil, err
@@ -103,7 +107,18 @@ func newServer(o options, log *slog.Logger) (s *server, err error) {
 	gate := &pushGate{views: s.views, resources: s.res, log: log}
 	repositories := receive.New(receive.Options{Dir: filepath.Join(o.dataDir, "git"), Gate: gate, User: userName, Log: log})
 	fetcher := git.New(git.Options{Dir: filepath.Join(o.dataDir, "clones"), Log: log, AllowLocal: o.allowLocal, AllowFile: o.allowFile})
-	s.control = controllers.New(controllers.Options{Resources: s.res, Live: s.views, Clock: now, Log: log})
+	names := append(serverNames(o.nodeName, nodeIP), inClusterNames(ranges.services)...)
+	if s.tls, err = access.ServerTLS(o.dataDir, names, now.Now); err != nil {
+		return nil, err
+	}
+	ca, err := os.ReadFile(access.CAFile(o.dataDir))
+	if err != nil {
+		return nil, err
+	}
+	s.control = controllers.New(controllers.Options{
+		Resources: s.res, Live: s.views, Clock: now, Log: log,
+		CA: ca, ServiceCIDR: ranges.services, Servers: func() []netip.AddrPort { return advertised(listener.Addr(), nodeIP) },
+	})
 	s.engine = sync.New(sync.Options{
 		Resources: s.res, Live: s.views, Clock: now, Log: log,
 		Fetcher: &revisions{builtIn: repositories, remote: fetcher}, Compiler: &manifests{compiler},
@@ -122,17 +137,17 @@ func newServer(o options, log *slog.Logger) (s *server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.tls, err = access.ServerTLS(o.dataDir, serverNames(o.nodeName, nodeIP), now.Now); err != nil {
-		return nil, err
-	}
-	s.handler = s.routes(up, tokens, repositories)
+	users := &access.Users{Tokens: tokens, Accounts: &access.Accounts{Key: key, Objects: s.res, Now: now.Now}}
+	s.handler = s.routes(up, users, key, repositories)
 	return s, nil
 }
 
 // routes puts everything that listens on the one port behind one check of who asks.
-func (s *server) routes(up *upstream.Upstream, tokens *access.Tokens, repositories http.Handler) http.Handler {
-	api := apiserver.New(apiserver.Options{Resources: s.res, Upstream: up, Logs: s.agent, Streams: &sessions{s.agent}, Version: version, Log: s.log})
-	page := web.New(web.Options{Live: s.views, Resources: s.res, Tokens: tokens, Version: version, Log: s.log})
+func (s *server) routes(up *upstream.Upstream, users *access.Users, key *access.AccountKey, repositories http.Handler) http.Handler {
+	api := apiserver.New(apiserver.Options{
+		Resources: s.res, Upstream: up, Logs: s.agent, Streams: &sessions{s.agent}, Users: users, AccountKeys: key.PublicKeys(), Version: version, Log: s.log,
+	})
+	page := web.New(web.Options{Live: s.views, Resources: s.res, Tokens: users.Tokens, Version: version, Log: s.log})
 	extra := &endpoints{engine: s.engine, views: s.views, agent: s.agent, log: s.log}
 	mux := http.NewServeMux()
 	mux.Handle("/git/", requireUser(repositories, access.Admin))
@@ -141,12 +156,16 @@ func (s *server) routes(up *upstream.Upstream, tokens *access.Tokens, repositori
 	mux.Handle("GET /berth/v1/backup", requireUser(http.HandlerFunc(s.storage.backup), access.Admin))
 	mux.Handle("POST /berth/v1/restore", requireUser(http.HandlerFunc(s.storage.restore), access.Admin))
 	mux.Handle("POST /berth/v1/secrets/rotate-key", requireUser(http.HandlerFunc(s.storage.rotateKey), access.Admin))
-	for _, path := range []string{"/api", "/api/", "/apis", "/apis/", "/version", "/healthz", "/livez", "/readyz", "/openapi/", "/metrics"} {
+	credentials := &tokenEndpoints{tokens: users.Tokens, log: s.log}
+	mux.Handle("GET /berth/v1/tokens", requireUser(http.HandlerFunc(credentials.list), access.Admin))
+	mux.Handle("POST /berth/v1/tokens", requireUser(http.HandlerFunc(credentials.create), access.Admin))
+	mux.Handle("DELETE /berth/v1/tokens/{name}", requireUser(http.HandlerFunc(credentials.delete), access.Admin))
+	for _, path := range []string{"/.well-known/openid-configuration", "/openid/v1/jwks", "/api", "/api/", "/apis", "/apis/", "/version", "/healthz", "/livez", "/readyz", "/openapi/", "/metrics"} {
 		mux.Handle(path, api)
 	}
-	mux.Handle("/", page)
+	mux.Handle("/", peopleOnly(page))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if user, ok := tokens.Request(r); ok {
+		if user, ok := users.Request(r); ok {
 			r = r.WithContext(access.With(r.Context(), user))
 		}
 		mux.ServeHTTP(w, r)
@@ -164,6 +183,17 @@ func requireUser(h http.Handler, role access.Role) http.Handler {
 		}
 		if user.Role != role {
 			http.Error(w, fmt.Sprintf("user %s has the role %s; %s is needed", user.Name, user.Role, role), http.StatusForbidden)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// peopleOnly keeps the page from service accounts and nodes.
+func peopleOnly(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if user, ok := access.From(r.Context()); ok && !user.Person() {
+			http.Error(w, fmt.Sprintf("the page is for administrators and viewers; %s is neither", user.Name), http.StatusForbidden)
 			return
 		}
 		h.ServeHTTP(w, r)
@@ -264,6 +294,19 @@ func listen(address string) (net.Listener, error) {
 	return l, nil
 }
 
+// advertised is where pods reach a server that listens on an address: a node
+// that listens everywhere is reached at its own.
+func advertised(on net.Addr, node netip.Addr) []netip.AddrPort {
+	at, err := netip.ParseAddrPort(on.String())
+	if err != nil {
+		return nil
+	}
+	if a := at.Addr().Unmap(); !a.IsUnspecified() && a.Is4() {
+		node = a
+	}
+	return []netip.AddrPort{netip.AddrPortFrom(node, at.Port())}
+}
+
 // nodeAddress is the address by which others reach this node: the one that a
 // packet to the outside would leave from, or the first that is not loopback.
 func nodeAddress(said string) (netip.Addr, error) {
@@ -291,6 +334,13 @@ func nodeAddress(said string) (netip.Addr, error) {
 		}
 	}
 	return netip.AddrFrom4([4]byte{127, 0, 0, 1}), nil
+}
+
+// inClusterNames are those by which pods know the API.
+func inClusterNames(services netip.Prefix) []string {
+	return []string{
+		controllers.APIAddress(services).String(), "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local",
+	}
 }
 
 func serverNames(node string, ip netip.Addr) []string {

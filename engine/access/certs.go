@@ -31,7 +31,8 @@ func CAFile(dir string) string { return filepath.Join(dir, "ca.crt") }
 
 // ServerTLS makes the server's certificate for its names, signed by an
 // authority of its own that is kept in dir, and makes it anew before it ends.
-// The server's key is never written.
+// The server's key is never written. Clients may show certificates that the
+// same authority has signed.
 func ServerTLS(dir string, names []string, now func() time.Time) (*tls.Config, error) {
 	ca, caKey, err := authority(dir, now())
 	if err != nil {
@@ -41,7 +42,13 @@ func ServerTLS(dir string, names []string, now func() time.Time) (*tls.Config, e
 	if _, err := s.certificate(nil); err != nil {
 		return nil, err
 	}
-	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.certificate}, nil
+	clients := x509.NewCertPool()
+	clients.AddCert(ca)
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12, GetCertificate: s.certificate,
+		// Who shows a certificate of another authority is turned away.
+		ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: clients,
+	}, nil
 }
 
 // signer holds the server's present certificate.

@@ -52,9 +52,14 @@ func (s *Server) discovery() {
 	}
 }
 
+// kinds are those that are stored and those that are only asked.
+func (s *Server) kinds() []*resources.Resource {
+	return slices.Concat(s.Resources.All(), resources.Reviews())
+}
+
 func (s *Server) groups() []schema.GroupVersion {
 	var out []schema.GroupVersion
-	for _, row := range s.Resources.All() {
+	for _, row := range s.kinds() {
 		if !slices.Contains(out, row.GroupVersion()) {
 			out = append(out, row.GroupVersion())
 		}
@@ -69,7 +74,7 @@ func group(gv schema.GroupVersion) metav1.APIGroup {
 
 func (s *Server) resourceList(gv schema.GroupVersion) *metav1.APIResourceList {
 	list := &metav1.APIResourceList{TypeMeta: metav1.TypeMeta{Kind: "APIResourceList", APIVersion: "v1"}, GroupVersion: gv.String()}
-	for _, row := range s.Resources.All() {
+	for _, row := range s.kinds() {
 		if row.GroupVersion() != gv {
 			continue
 		}
@@ -102,7 +107,7 @@ func (s *Server) writeAggregated(w http.ResponseWriter, core bool) {
 			continue
 		}
 		version := apidiscovery.APIVersionDiscovery{Version: gv.Version, Freshness: apidiscovery.DiscoveryFreshnessCurrent}
-		for _, row := range s.Resources.All() {
+		for _, row := range s.kinds() {
 			if row.GroupVersion() == gv {
 				version.Resources = append(version.Resources, discoveryOf(row))
 			}

@@ -48,10 +48,6 @@ func (s *Server) proxies() {
 
 func (s *Server) proxied(find func(*http.Request) (backend, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if err := mayEnter(r); err != nil {
-			s.fail(w, err)
-			return
-		}
 		b, err := find(r)
 		if err != nil {
 			s.fail(w, err)

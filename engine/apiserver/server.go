@@ -1,14 +1,13 @@
 // Package apiserver speaks the Kubernetes REST API over engine/resources:
 // discovery, get, list, watch, Table output, plain writes and the logs of Pods.
 // It holds no objects. Who a request is from is decided before it comes here
-// (engine/access); what they may do is decided here.
+// (engine/access), and engine/authorize decides what they may do.
 package apiserver
 
 import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -22,6 +21,7 @@ import (
 
 	"berth.dev/berth/api/upstream"
 	"berth.dev/berth/engine/access"
+	"berth.dev/berth/engine/authorize"
 	"berth.dev/berth/engine/resources"
 )
 
@@ -36,6 +36,10 @@ type Options struct {
 	Upstream  *upstream.Upstream
 	Logs      Logs
 	Streams   Streams
+	// Users says whom tokens and names stand for.
+	Users Users
+	// AccountKeys are the public keys of the service accounts' tokens.
+	AccountKeys any
 	// Version is Berth's own, such as v0.1.0.
 	Version string
 	Log     *slog.Logger
@@ -49,11 +53,13 @@ type Server struct {
 	frames   *frames
 	metrics  *metrics
 	turns    *turns
+	access   *authorize.Authorizer
 }
 
 // New makes the handler.
 func New(o Options) *Server {
 	s := &Server{Options: o, mux: http.NewServeMux(), managers: newManagers(o.Upstream.Scheme()), frames: newFrames(), metrics: newMetrics(o.Resources), turns: newTurns()}
+	s.access = &authorize.Authorizer{Pods: s.podsOn}
 	for _, path := range []string{"/healthz", "/livez", "/readyz"} {
 		s.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") })
 	}
@@ -63,6 +69,8 @@ func New(o Options) *Server {
 	s.openAPI()
 	s.streams()
 	s.proxies()
+	s.reviews()
+	s.issuer()
 	for _, row := range s.Resources.All() {
 		s.routes(row)
 	}
@@ -74,9 +82,12 @@ func New(o Options) *Server {
 
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if _, ok := access.From(r.Context()); !ok && !open(r.URL.Path) {
-		s.fail(w, apierrors.NewUnauthorized("credentials are missing or not valid; use the kubeconfig in Berth's data directory"))
-		return
+	if !open(r.URL.Path) {
+		var err error
+		if r, err = s.enter(r); err != nil {
+			s.fail(w, err)
+			return
+		}
 	}
 	s.mux.ServeHTTP(w, r)
 }
@@ -127,6 +138,8 @@ func (s *Server) routes(row *resources.Resource) {
 		s.mux.HandleFunc("GET "+one+"/"+ephemeralContainers, s.handle(row, s.get))
 		s.mux.HandleFunc("PUT "+one+"/"+ephemeralContainers, s.handle(row, s.updateEphemeral))
 		s.mux.HandleFunc("PATCH "+one+"/"+ephemeralContainers, s.handle(row, s.patch))
+	case "ServiceAccount":
+		s.mux.HandleFunc("POST "+one+"/token", s.handle(row, s.requestToken))
 	case "Namespace":
 		s.mux.HandleFunc("PUT "+one+"/finalize", s.handle(row, s.finalize))
 	}
@@ -162,10 +175,8 @@ func (s *Server) handle(row *resources.Resource, f func(http.ResponseWriter, *re
 		began, out := time.Now(), &recorder{ResponseWriter: w, code: http.StatusOK}
 		w = out
 		defer func() { s.metrics.observe(q, out.code, time.Since(began)) }()
-		err := s.authorize(q)
-		if err == nil {
-			q.accept, err = parseAccept(r.Header.Get("Accept"), row)
-		}
+		var err error
+		q.accept, err = parseAccept(r.Header.Get("Accept"), row)
 		if err == nil {
 			err = f(w, q)
 		}
@@ -173,19 +184,6 @@ func (s *Server) handle(row *resources.Resource, f func(http.ResponseWriter, *re
 			s.fail(w, err)
 		}
 	}
-}
-
-// authorize: a viewer reads everything but Secrets.
-func (s *Server) authorize(q *request) error {
-	if q.user.Role == access.Admin {
-		return nil
-	}
-	reads := q.Method == http.MethodGet
-	if reads && q.row.Kind != "Secret" {
-		return nil
-	}
-	return apierrors.NewForbidden(q.row.GroupResource(), q.name,
-		fmt.Errorf("user %s has the role %s, which does not allow it", q.user.Name, q.user.Role))
 }
 
 func (s *Server) version(w http.ResponseWriter, _ *http.Request) {

@@ -33,6 +33,8 @@ func Subresources(row *resources.Resource) []Subresource {
 		}
 	case "Service":
 		list = []Subresource{{"proxy", core("ServiceProxyOptions"), []string{"create", "delete", "get", "patch", "update"}}}
+	case "ServiceAccount":
+		list = []Subresource{{"token", schema.GroupVersionKind{Group: "authentication.k8s.io", Version: "v1", Kind: "TokenRequest"}, []string{"create"}}}
 	case "Namespace":
 		list = []Subresource{{"finalize", core("Namespace"), []string{"update"}}}
 	}
@@ -47,6 +49,9 @@ func Subresources(row *resources.Resource) []Subresource {
 
 // Verbs of a kind.
 func Verbs(row *resources.Resource) []string {
+	if row.Review {
+		return []string{"create"}
+	}
 	if row.ReadOnly {
 		return []string{"get", "list", "watch"}
 	}

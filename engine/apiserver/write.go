@@ -18,6 +18,7 @@ import (
 
 	"berth.dev/berth/api/client"
 	"berth.dev/berth/api/v1alpha1"
+	"berth.dev/berth/engine/access"
 	"berth.dev/berth/engine/resources"
 )
 
@@ -126,8 +127,12 @@ func (s *Server) writable(q *request) error {
 	return s.unowned(q, live)
 }
 
-// unowned refuses what a Source owns.
+// unowned refuses what a Source owns. A node is let through: it ends its Pods
+// as a part of Berth.
 func (s *Server) unowned(q *request, live client.Object) error {
+	if q.user.Role == access.Node {
+		return nil
+	}
 	if source, ok := resources.Managed(live); ok && s.sourceExists(q, source) {
 		return apierrors.NewForbidden(q.row.GroupResource(), q.name, fmt.Errorf(
 			"it is managed by Source %s: edit %s in its repository and push", source, live.GetAnnotations()[v1alpha1.AnnotationOrigin]))
@@ -150,6 +155,9 @@ func (s *Server) incoming(q *request) (client.Object, error) {
 func (s *Server) create(w http.ResponseWriter, q *request) error {
 	obj, err := s.incoming(q)
 	if err != nil {
+		return err
+	}
+	if err := s.nameAllowed(q, obj); err != nil {
 		return err
 	}
 	if err := s.openNamespace(q); err != nil {

@@ -7,6 +7,7 @@ package controllers
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/utils/clock"
@@ -16,13 +17,22 @@ import (
 	"berth.dev/berth/engine/resources"
 )
 
-// Options are what the controllers are made of. All must be set.
+// Options are what the controllers are made of. The first group must be set.
 type Options struct {
 	Resources *resources.Resources
 	// Live is filled by others.
 	Live  *live.Cluster
 	Clock clock.WithTicker
 	Log   *slog.Logger
+
+	// CA is the certificate that clients in the cluster trust, as PEM; without
+	// one no Namespace is told.
+	CA []byte
+	// Servers are the addresses of the API for Pods. Loopback is none: Pods
+	// cannot reach it. Without it there is no Service of the API; ServiceCIDR
+	// must be set with it.
+	Servers     func() []netip.AddrPort
+	ServiceCIDR netip.Prefix
 }
 
 // Controllers are all controllers and the scheduler.
@@ -39,10 +49,17 @@ func New(o Options) *Controllers {
 	endpoints := newEndpoints(c)
 	scheduling := newScheduling(c)
 	namespaces := newNamespaces(c)
-	return &Controllers{loops: []func(context.Context) error{
+	loops := []func(context.Context) error{
 		deployments.Run, replicaSets.Run, endpoints.Run, scheduling.Run, namespaces.Run,
-		newDisruption(c).Run, newCollector(c).Run, newEventExpiry(c).Run,
-	}}
+		newDisruption(c).Run, newCollector(c).Run, newEventExpiry(c).Run, newAccounts(c).Run,
+	}
+	if len(o.CA) > 0 {
+		loops = append(loops, newRootCA(c, string(o.CA)).Run)
+	}
+	if o.Servers != nil {
+		loops = append(loops, newKubernetes(c, o.ServiceCIDR, o.Servers).Run)
+	}
+	return &Controllers{loops: loops}
 }
 
 // Run runs them until the context ends.

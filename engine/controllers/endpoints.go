@@ -65,9 +65,9 @@ func portsOf(ports []discoveryv1.EndpointPort) []corev1.EndpointPort {
 }
 
 // putEndpoints adds the write of Endpoints to a transaction, if they differ.
-func (e *endpoints) putEndpoints(ctx context.Context, t *resources.Tx, want *corev1.Endpoints) error {
+func putEndpoints(ctx context.Context, r *resources.Resources, t *resources.Tx, want *corev1.Endpoints) error {
 	var have corev1.Endpoints
-	err := e.resources.Get(ctx, client.Key(want), &have)
+	err := r.Get(ctx, client.Key(want), &have)
 	if apierrors.IsNotFound(err) {
 		if err := t.Create(ctx, want); err != nil {
 			return fmt.Errorf("create endpoints: %w", err)

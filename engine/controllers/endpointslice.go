@@ -109,7 +109,7 @@ func (e *endpoints) reconcile(ctx context.Context, key types.NamespacedName) err
 			return fmt.Errorf("delete endpoint slice: %w", err)
 		}
 	}
-	if err := e.putEndpoints(ctx, t, endpointsOf(s, want)); err != nil {
+	if err := putEndpoints(ctx, e.resources, t, endpointsOf(s, want)); err != nil {
 		return err
 	}
 	return t.Commit(ctx)

@@ -20,6 +20,7 @@ import (
 
 	"berth.dev/berth/api/client"
 	"berth.dev/berth/api/upstream"
+	"berth.dev/berth/engine/access"
 	"berth.dev/berth/engine/resources"
 	"berth.dev/berth/engine/store"
 )
@@ -43,7 +44,13 @@ func Stored(t testing.TB) (*resources.Resources, store.Store) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := resources.New(resources.Options{Store: s, Upstream: u, Clock: clock.RealClock{}, ServiceCIDR: netip.MustParsePrefix("10.43.0.0/16")})
+	key, err := access.OpenAccountKey(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := resources.New(resources.Options{
+		Store: s, Upstream: u, Clock: clock.RealClock{}, ServiceCIDR: netip.MustParsePrefix("10.43.0.0/16"), Signer: key,
+	})
 	for _, name := range []string{"default", "kube-node-lease"} {
 		if err := r.Create(context.Background(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}); err != nil {
 			t.Fatal(err)

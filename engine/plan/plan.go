@@ -210,21 +210,23 @@ func originOf(obj client.Object) manifest.Origin {
 	return o
 }
 
-// order puts Namespaces before what is in them, and deletions last, Namespaces
-// last of all.
+// order puts Namespaces before what is in them, ServiceAccounts before Pods that
+// run with them, and deletions last, Namespaces last of all.
 func order(s Step) int {
-	namespace := s.Key.Kind == "Namespace"
 	switch s.Action {
 	case Delete, Release, Keep:
-		if namespace {
-			return 3
+		if s.Key.Kind == "Namespace" {
+			return 4
 		}
-		return 2
+		return 3
 	}
-	if namespace {
+	switch s.Key.Kind {
+	case "Namespace":
 		return 0
+	case "ServiceAccount":
+		return 1
 	}
-	return 1
+	return 2
 }
 
 func compareKeys(a, b Key) int {

@@ -13,11 +13,15 @@ import (
 )
 
 // admit fills in what a new object takes from others.
-func (r *Resources) admit(ctx context.Context, obj client.Object) error {
-	if pod, ok := obj.(*corev1.Pod); ok {
-		return r.prioritize(ctx, pod)
+func (t *Tx) admit(ctx context.Context, obj client.Object) error {
+	pod, ok := obj.(*corev1.Pod)
+	if !ok {
+		return nil
 	}
-	return nil
+	if err := t.r.prioritize(ctx, pod); err != nil {
+		return err
+	}
+	return t.account(ctx, pod)
 }
 
 // prioritize gives a Pod the priority of its class, as Kubernetes' admission
@@ -87,4 +91,5 @@ func KeepAdmitted(pod, old *corev1.Pod) {
 	if s.PreemptionPolicy == nil {
 		s.PreemptionPolicy = was.PreemptionPolicy
 	}
+	keepAccount(s, was)
 }

@@ -28,6 +28,8 @@ type Resource struct {
 	Scale bool
 	// ReadOnly kinds are written by Berth alone.
 	ReadOnly bool
+	// Review kinds are asked and answered, and never stored.
+	Review bool
 	// Idle kinds are kept, but nothing in the cluster acts on them yet.
 	Idle bool
 

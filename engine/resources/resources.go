@@ -22,13 +22,15 @@ import (
 	"berth.dev/berth/engine/store"
 )
 
-// Options are what Resources is made of. All must be set.
+// Options are what Resources is made of. All but Signer must be set.
 type Options struct {
 	Store    store.Store
 	Upstream *upstream.Upstream
 	Clock    clock.PassiveClock
 	// ServiceCIDR is the range that cluster addresses are taken from.
 	ServiceCIDR netip.Prefix
+	// Signer makes the tokens of service accounts; without one there are none.
+	Signer Signer
 }
 
 // Resources reads and writes objects. It is safe for concurrent use.
@@ -37,6 +39,7 @@ type Resources struct {
 	upstream *upstream.Upstream
 	clock    clock.PassiveClock
 	services netip.Prefix
+	signer   Signer
 
 	table   []*Resource
 	byKind  map[schema.GroupVersionKind]*Resource
@@ -49,7 +52,7 @@ var _ client.Client = (*Resources)(nil)
 // New makes Resources over a store.
 func New(o Options) *Resources {
 	r := &Resources{
-		store: o.Store, upstream: o.Upstream, clock: o.Clock, services: o.ServiceCIDR,
+		store: o.Store, upstream: o.Upstream, clock: o.Clock, services: o.ServiceCIDR, signer: o.Signer,
 		table:   Table(),
 		byKind:  map[schema.GroupVersionKind]*Resource{},
 		byType:  map[reflect.Type]*Resource{},

@@ -87,7 +87,7 @@ func (t *Tx) create(ctx context.Context, obj, old client.Object, expect int64) e
 	if err := t.checkNamespace(ctx, row, obj); err != nil {
 		return err
 	}
-	if err := t.r.admit(ctx, obj); err != nil {
+	if err := t.admit(ctx, obj); err != nil {
 		return err
 	}
 	if err := invalid(row, obj, t.r.validateCreate(obj)); err != nil {

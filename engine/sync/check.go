@@ -135,7 +135,7 @@ func (e *Engine) foreign(ctx context.Context, source string, p plan.Plan) (strin
 				return "", fmt.Errorf("list what namespace %s holds: %w", s.Key.Name, err)
 			}
 			for _, obj := range list.Objects {
-				if owner, _ := resources.Managed(obj); owner != source && len(obj.GetOwnerReferences()) == 0 {
+				if owner, _ := resources.Managed(obj); owner != source && len(obj.GetOwnerReferences()) == 0 && !resources.Standing(obj) {
 					return fmt.Sprintf("would delete namespace %s with what others keep in it, such as %s %s", s.Key.Name, row.Kind, obj.GetName()), nil
 				}
 			}

@@ -172,7 +172,9 @@ func (p *preparation) label(m manifest.Manifest, obj, live client.Object) {
 				a[k] = v
 			}
 		}
-		if _, owned := resources.Managed(live); !owned {
+		// What Berth makes again when it is gone is not given back but deleted:
+		// nothing that the Source wrote on it stays.
+		if _, owned := resources.Managed(live); !owned && !resources.Standing(live) {
 			a[v1alpha1.AnnotationAdopted] = "true"
 		}
 		obj.SetFinalizers(live.GetFinalizers())

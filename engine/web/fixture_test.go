@@ -72,7 +72,7 @@ func newSite(t *testing.T) *site {
 			http.Error(w, "away", http.StatusBadGateway)
 			return
 		}
-		if u, ok := tokens.Request(r); ok {
+		if u, ok := (&access.Users{Tokens: tokens}).Request(r); ok {
 			r = r.WithContext(access.With(r.Context(), u))
 		}
 		page.ServeHTTP(w, r)

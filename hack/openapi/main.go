@@ -41,7 +41,7 @@ func run(out string) error {
 		return fmt.Errorf("OpenAPI v2: %w", err)
 	}
 	byVersion := map[schema.GroupVersion][]*resources.Resource{}
-	for _, r := range resources.Table() {
+	for _, r := range slices.Concat(resources.Table(), resources.Reviews()) {
 		byVersion[r.GroupVersion()] = append(byVersion[r.GroupVersion()], r)
 	}
 	for gv, rows := range byVersion {
@@ -120,6 +120,8 @@ func served(path string, rows []*resources.Resource) []string {
 			return nil
 		case len(rest) == 2:
 			return subresourceMethods(r, rest[1])
+		case r.Review:
+			return []string{"post"}
 		case r.ReadOnly:
 			return []string{"get"}
 		case len(rest) == 1:

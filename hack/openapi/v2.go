@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	openapiv2 "github.com/google/gnostic-models/openapiv2"
@@ -56,7 +57,7 @@ func writeV2(spec, out string) error {
 }
 
 func servedV2(path string) []string {
-	for _, r := range resources.Table() {
+	for _, r := range slices.Concat(resources.Table(), resources.Reviews()) {
 		base := "/api/" + r.Version + "/"
 		if r.Group != "" {
 			base = "/apis/" + r.Group + "/" + r.Version + "/"

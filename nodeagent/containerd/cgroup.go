@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"encoding/json"
+
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 

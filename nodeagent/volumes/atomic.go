@@ -59,8 +59,8 @@ func writeFiles(dir string, files map[string]file, group int) error {
 		if err := os.Chmod(full, mode); err != nil { // whatever the umask is
 			return err
 		}
-		if group >= 0 {
-			if err := os.Chown(full, -1, group); err != nil {
+		if owner := files[name].owner; group >= 0 || owner >= 0 {
+			if err := os.Chown(full, owner, group); err != nil {
 				return err
 			}
 		}

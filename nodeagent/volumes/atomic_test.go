@@ -28,8 +28,8 @@ func TestFilesChangeTogether(t *testing.T) {
 		files map[string]file
 		want  []string
 	}{
-		{map[string]file{"a": {[]byte("1"), 0o600}, "sub/b": {[]byte("1"), 0o644}}, []string{"a", "sub"}},
-		{map[string]file{"a": {[]byte("2"), 0o600}, "c": {[]byte("2"), 0o644}}, []string{"a", "c"}},
+		{map[string]file{"a": {[]byte("1"), 0o600, -1}, "sub/b": {[]byte("1"), 0o644, -1}}, []string{"a", "sub"}},
+		{map[string]file{"a": {[]byte("2"), 0o600, -1}, "c": {[]byte("2"), 0o644, -1}}, []string{"a", "c"}},
 		{map[string]file{}, nil},
 	}
 	for i, step := range steps {

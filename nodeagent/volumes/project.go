@@ -20,6 +20,8 @@ import (
 type file struct {
 	data []byte
 	mode int32
+	// owner is a user, or -1 for root.
+	owner int
 }
 
 const defaultMode = 0o644
@@ -47,11 +49,11 @@ func (v *Volumes) project(ctx context.Context, pod *corev1.Pod, ip netip.Addr, v
 	}
 	out := map[string]file{}
 	for _, source := range sources {
-		files, err := v.source(ctx, pod, ip, source, mode)
+		files, err := v.source(ctx, pod, ip, volume.Name, source, mode)
 		if err != nil {
 			return nil, false, err
 		}
-		secret = secret || source.Secret != nil
+		secret = secret || source.Secret != nil || source.ServiceAccountToken != nil
 		maps.Copy(out, files)
 	}
 	for name := range out {
@@ -62,8 +64,10 @@ func (v *Volumes) project(ctx context.Context, pod *corev1.Pod, ip netip.Addr, v
 	return out, secret, nil
 }
 
-func (v *Volumes) source(ctx context.Context, pod *corev1.Pod, ip netip.Addr, s corev1.VolumeProjection, mode int32) (map[string]file, error) {
+func (v *Volumes) source(ctx context.Context, pod *corev1.Pod, ip netip.Addr, volume string, s corev1.VolumeProjection, mode int32) (map[string]file, error) {
 	switch {
+	case s.ServiceAccountToken != nil:
+		return v.token(ctx, pod, volume, s.ServiceAccountToken, mode)
 	case s.ConfigMap != nil:
 		cm, err := v.Config.ConfigMap(ctx, pod.Namespace, s.ConfigMap.Name)
 		if err != nil {
@@ -88,11 +92,11 @@ func (v *Volumes) source(ctx context.Context, pod *corev1.Pod, ip netip.Addr, s 
 			if err != nil {
 				return nil, err
 			}
-			out[item.Path] = file{[]byte(text), value(item.Mode, mode)}
+			out[item.Path] = file{[]byte(text), value(item.Mode, mode), -1}
 		}
 		return out, nil
 	}
-	return nil, &pods.WaitError{Reason: "FailedMount", Message: "a projected source is of a kind that Berth does not carry out: use configMap, secret or downwardAPI"}
+	return nil, &pods.WaitError{Reason: "FailedMount", Message: "a projected source is of a kind that Berth does not carry out: use configMap, secret, serviceAccountToken or downwardAPI"}
 }
 
 // missing is nil for an object that may be missing.
@@ -111,7 +115,7 @@ func pick(data map[string][]byte, items []corev1.KeyToPath, mode int32, from str
 	out := map[string]file{}
 	if len(items) == 0 {
 		for key, bytes := range data {
-			out[key] = file{bytes, mode}
+			out[key] = file{bytes, mode, -1}
 		}
 		return out, nil
 	}
@@ -124,7 +128,7 @@ func pick(data map[string][]byte, items []corev1.KeyToPath, mode int32, from str
 			keys := slices.Sorted(maps.Keys(data))
 			return nil, &pods.WaitError{Reason: "FailedMount", Message: fmt.Sprintf("%s has no key %q (it has %s)", from, item.Key, cmp.Or(strings.Join(keys, ", "), "none"))}
 		}
-		out[item.Path] = file{bytes, value(item.Mode, mode)}
+		out[item.Path] = file{bytes, value(item.Mode, mode), -1}
 	}
 	return out, nil
 }

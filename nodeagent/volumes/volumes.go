@@ -1,7 +1,7 @@
 // Package volumes makes the folders that pods mount: emptyDir, configMap, secret,
 // projected, downwardAPI and hostPath. It owns Dir/<pod's uid>/ and the tmpfs
-// mounts below it, reads ConfigMaps and Secrets through pods.Config, and never
-// starts or stops anything.
+// mounts below it, reads ConfigMaps and Secrets through pods.Config and tokens
+// through Tokens, and never starts or stops anything.
 package volumes
 
 import (
@@ -25,6 +25,7 @@ import (
 type Volumes struct {
 	Dir    string
 	Config pods.Config
+	Tokens Tokens
 	Log    *slog.Logger
 }
 
@@ -185,6 +186,7 @@ func (v *Volumes) SubPath(_ context.Context, pod *corev1.Pod, volume, base, sub 
 
 // Teardown implements pods.Volumes.
 func (v *Volumes) Teardown(_ context.Context, uid string) error {
+	v.Tokens.Drop(uid)
 	dir := filepath.Join(v.Dir, uid)
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) {
