@@ -27,6 +27,7 @@ import (
 	"berth.dev/berth/nodeagent/proxy"
 	"berth.dev/berth/nodeagent/services"
 	"berth.dev/berth/nodeagent/tokens"
+	"berth.dev/berth/nodeagent/usage"
 	"berth.dev/berth/nodeagent/volumes"
 )
 
@@ -72,6 +73,7 @@ type Agent struct {
 	ready   chan struct{} // closed when the parts below are there
 	runtime *containerd.Runtime
 	runner  *pods.Runner
+	usage   *usage.Sampler
 }
 
 // New checks the options and readies the agent's folders. It starts nothing.
@@ -168,8 +170,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	runner = a.newRunner(runtime, net, store, accounts)
 	names := dns.New(dns.Options{Services: a.services, Domain: a.opts.ClusterDomain, Listen: netip.AddrPortFrom(net.Gateway(), 53), Log: a.opts.Log})
 	a.runtime, a.runner = runtime, runner
+	a.usage = &usage.Sampler{Containers: runner.Running, Root: "/", Clock: a.opts.Clock}
 	close(a.ready)
-	for _, part := range []func(context.Context) error{a.logs.Run, store.Run, accounts.Run, net.Run, rules.Run, names.Run, a.services.Run, runner.Run, a.heartbeat} {
+	for _, part := range []func(context.Context) error{a.logs.Run, store.Run, accounts.Run, net.Run, rules.Run, names.Run, a.services.Run, runner.Run, a.usage.Run, a.heartbeat} {
 		group.Go(func() error { return part(ctx) })
 	}
 	return group.Wait()

@@ -38,6 +38,7 @@ import (
 	storagev1 "k8s.io/kubernetes/pkg/apis/storage/v1"
 	"k8s.io/kubernetes/pkg/printers"
 	printersinternal "k8s.io/kubernetes/pkg/printers/internalversion"
+	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 
 	"berth.dev/berth/api/v1alpha1"
 )
@@ -64,6 +65,7 @@ func New() (*Upstream, error) {
 		policy.AddToScheme, policyv1.AddToScheme,
 		scheduling.AddToScheme, schedulingv1.AddToScheme,
 		storage.AddToScheme, storagev1.AddToScheme,
+		metricsv1beta1.AddToScheme,
 		v1alpha1.AddToScheme,
 	} {
 		if err := add(scheme); err != nil {

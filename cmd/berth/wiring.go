@@ -145,7 +145,7 @@ func newServer(o options, log *slog.Logger) (s *server, err error) {
 // routes puts everything that listens on the one port behind one check of who asks.
 func (s *server) routes(up *upstream.Upstream, users *access.Users, key *access.AccountKey, repositories http.Handler) http.Handler {
 	api := apiserver.New(apiserver.Options{
-		Resources: s.res, Upstream: up, Logs: s.agent, Streams: &sessions{s.agent}, Users: users, AccountKeys: key.PublicKeys(), Version: version, Log: s.log,
+		Resources: s.res, Upstream: up, Logs: s.agent, Streams: &sessions{s.agent}, Usage: s.agent, Users: users, AccountKeys: key.PublicKeys(), Version: version, Log: s.log,
 	})
 	page := web.New(web.Options{Live: s.views, Resources: s.res, Tokens: users.Tokens, Version: version, Log: s.log})
 	extra := &endpoints{engine: s.engine, views: s.views, agent: s.agent, log: s.log}

@@ -49,14 +49,16 @@ const (
 
 func serve(t testing.TB) *server { return serveWith(t, nil) }
 
-func serveWith(t testing.TB, streams apiserver.Streams) *server {
+func serveWith(t testing.TB, streams apiserver.Streams) *server { return serveAll(t, streams, nil) }
+
+func serveAll(t testing.TB, streams apiserver.Streams, usage apiserver.Usage) *server {
 	t.Helper()
 	up, err := upstream.New()
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &server{Resources: enginetest.Resources(t), logs: &fakeLogs{}}
-	handler := apiserver.New(apiserver.Options{Resources: s.Resources, Upstream: up, Logs: s.logs, Streams: streams, Version: "v0", Log: enginetest.Log(t)})
+	handler := apiserver.New(apiserver.Options{Resources: s.Resources, Upstream: up, Logs: s.logs, Streams: streams, Usage: usage, Version: "v0", Log: enginetest.Log(t)})
 	users := map[string]access.User{admin: {Name: "ann", Role: access.Admin}, viewer: {Name: "vic", Role: access.Viewer}}
 	h := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if user, ok := users[strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")]; ok {

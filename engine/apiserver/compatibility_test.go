@@ -32,7 +32,7 @@ takes server-side apply, JSON, merge and strategic merge patches, dry runs and f
 func TestCompatibilityDocument(t *testing.T) {
 	var b strings.Builder
 	b.WriteString(compatibilityHead)
-	for _, row := range slices.Concat(resources.Table(), resources.Reviews()) {
+	for _, row := range slices.Concat(resources.Table(), resources.Reviews(), resources.Measured()) {
 		acts := "yes"
 		if row.Idle {
 			acts = "kept only"

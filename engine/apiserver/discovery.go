@@ -52,9 +52,9 @@ func (s *Server) discovery() {
 	}
 }
 
-// kinds are those that are stored and those that are only asked.
+// kinds are those that are stored, those that are asked and those that are measured.
 func (s *Server) kinds() []*resources.Resource {
-	return slices.Concat(s.Resources.All(), resources.Reviews())
+	return slices.Concat(s.Resources.All(), resources.Reviews(), resources.Measured())
 }
 
 func (s *Server) groups() []schema.GroupVersion {

@@ -36,6 +36,7 @@ type Options struct {
 	Upstream  *upstream.Upstream
 	Logs      Logs
 	Streams   Streams
+	Usage     Usage
 	// Users says whom tokens and names stand for.
 	Users Users
 	// AccountKeys are the public keys of the service accounts' tokens.
@@ -69,6 +70,7 @@ func New(o Options) *Server {
 	s.openAPI()
 	s.streams()
 	s.proxies()
+	s.measured()
 	s.reviews()
 	s.issuer()
 	for _, row := range s.Resources.All() {

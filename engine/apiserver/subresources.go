@@ -19,6 +19,9 @@ func Subresources(row *resources.Resource) []Subresource {
 	core := func(kind string) schema.GroupVersionKind { return schema.GroupVersionKind{Version: "v1", Kind: kind} }
 	writes := []string{"get", "patch", "update"}
 	var list []Subresource
+	if row.Measured {
+		return nil
+	}
 	switch row.Kind {
 	case "Pod":
 		list = []Subresource{
@@ -51,6 +54,9 @@ func Subresources(row *resources.Resource) []Subresource {
 func Verbs(row *resources.Resource) []string {
 	if row.Review {
 		return []string{"create"}
+	}
+	if row.Measured {
+		return []string{"get", "list"}
 	}
 	if row.ReadOnly {
 		return []string{"get", "list", "watch"}

@@ -34,6 +34,8 @@ func (s *Server) table(q *request, obj runtime.Object) (*metav1.Table, error) {
 	var err error
 	if q.row.Kind == "Source" {
 		t = sourceTable(obj, time.Now())
+	} else if q.row.Measured {
+		t = usageTable(obj)
 	} else if t, err = s.Upstream.Table(obj); err != nil {
 		return nil, apierrors.NewInternalError(err)
 	}

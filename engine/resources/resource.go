@@ -30,6 +30,8 @@ type Resource struct {
 	ReadOnly bool
 	// Review kinds are asked and answered, and never stored.
 	Review bool
+	// Measured kinds are read from the nodes when they are asked for, and never stored.
+	Measured bool
 	// Idle kinds are kept, but nothing in the cluster acts on them yet.
 	Idle bool
 

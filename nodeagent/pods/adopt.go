@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -110,7 +111,13 @@ type logNames struct {
 	namespace, name string
 	pod             *corev1.Pod
 	runs            map[string]int
-	running         map[string]string // the runtime's ID, by container
+	running         map[string]live // by container
+}
+
+// live is a container that runs.
+type live struct {
+	id      string
+	started time.Time
 }
 
 func (n *logNames) find(container string, previous bool) (logs.Instance, error) {
@@ -138,14 +145,14 @@ func (n *logNames) find(container string, previous bool) (logs.Instance, error) 
 
 // noteLogs publishes where the pod's logs are.
 func (w *worker) noteLogs() {
-	n := &logNames{namespace: w.pod.Namespace, name: w.pod.Name, pod: w.pod, runs: map[string]int{}, running: map[string]string{}}
+	n := &logNames{namespace: w.pod.Namespace, name: w.pod.Name, pod: w.pod, runs: map[string]int{}, running: map[string]live{}}
 	for name, rec := range w.rec.Containers {
 		if rec.ID != "" || rec.Exit != nil {
 			n.runs[name] = rec.Restarts
 		}
 	}
 	for name, r := range w.running {
-		n.running[name] = r.id
+		n.running[name] = live{r.id, w.rec.container(name).Start()}
 	}
 	w.logOf.Store(n)
 }

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
 	"berth.dev/berth/nodeagent/logs"
+	"berth.dev/berth/nodeagent/usage"
 )
 
 // Attachable is a running container that somebody can attach to.
@@ -38,7 +40,7 @@ func (r *Runner) Attachable(namespace, name, container string) (Attachable, erro
 		if at == nil || LogFolder(at.pod) != instance.Pod {
 			continue
 		}
-		id := at.running[container]
+		id := at.running[container].id
 		if id == "" {
 			break
 		}
@@ -54,6 +56,26 @@ func (r *Runner) Attachable(namespace, name, container string) (Attachable, erro
 		}
 	}
 	return Attachable{}, fmt.Errorf("container %s of pod %s/%s is not running", container, namespace, name)
+}
+
+// Running lists the containers that run, for measuring them.
+func (r *Runner) Running() []usage.Container {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []usage.Container
+	for uid, w := range r.workers {
+		at := w.logOf.Load()
+		if at == nil {
+			continue
+		}
+		for name, c := range at.running {
+			out = append(out, usage.Container{
+				ID: c.id, PodUID: uid, Namespace: at.namespace, PodName: at.name, Name: name,
+				Cgroup: path.Join(r.cgroup(string(uid)), c.id), Started: c.started,
+			})
+		}
+	}
+	return out
 }
 
 // stdin is where a container reads from.
