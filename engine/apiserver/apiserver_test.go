@@ -31,7 +31,12 @@ import (
 	"berth.dev/berth/engine/resources"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m,
+		// It waits for somebody to ask for the error when a connection that the
+		// other side has closed is closed.
+		goleak.IgnoreAnyFunction("github.com/moby/spdystream.(*Connection).shutdown"))
+}
 
 // server is a Server behind the check of who asks, over TLS.
 type server struct {
