@@ -80,7 +80,7 @@ func TestClientCertificates(t *testing.T) {
 		{"an administrator", certificate(t, dir, "ann", []string{"system:masters"}, time.Hour, client), "", "ann admin"},
 		{"a viewer", certificate(t, dir, "vic", []string{"berth:viewers", "others"}, time.Hour, client), "", "vic viewer"},
 		{"a node", certificate(t, dir, "system:node:n1", []string{"system:nodes"}, time.Hour, client), "", "system:node:n1 node"},
-		{"no group", certificate(t, dir, "eve", nil, time.Hour, client), "", "eve "},
+		{"no group", certificate(t, dir, "eve", nil, time.Hour, client), "", "eve"},
 		{"nobody", certificate(t, dir, "", []string{"system:masters"}, time.Hour, client), "", ""},
 		{"a service account's name", certificate(t, dir, "system:serviceaccount:shop:front", nil, time.Hour, client), "", ""},
 		{"sent by another site", certificate(t, dir, "ann", []string{"system:masters"}, time.Hour, client), "cross-site", ""},
