@@ -91,7 +91,9 @@ func viewer(a Attributes) bool {
 	if a.Resource == "" {
 		return (a.Verb == "get" || a.Verb == "head") && a.Path == "/metrics"
 	}
-	if !reads(a.Verb) || (a.Group == "" && a.Resource == "secrets") {
+	// A review may ask about all groups or resources at once: Secrets are among them.
+	secrets := (a.Group == "" || a.Group == "*") && (a.Resource == "secrets" || a.Resource == "*")
+	if !reads(a.Verb) || secrets {
 		return false
 	}
 	return slices.Contains([]string{"", "status", "scale", "log", "ephemeralcontainers"}, a.Subresource)

@@ -35,16 +35,28 @@ func Resources(t testing.TB) *resources.Resources {
 // Stored is Resources with the store that they are in.
 func Stored(t testing.TB) (*resources.Resources, store.Store) {
 	t.Helper()
+	key, err := access.OpenAccountKey(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return stored(t, key)
+}
+
+// Signed is Resources whose tokens of service accounts a key signs.
+func Signed(t testing.TB, key *access.AccountKey) *resources.Resources {
+	t.Helper()
+	r, _ := stored(t, key)
+	return r
+}
+
+func stored(t testing.TB, key *access.AccountKey) (*resources.Resources, store.Store) {
+	t.Helper()
 	s, err := store.OpenBolt(filepath.Join(t.TempDir(), "store.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	Go(t, s.Run)
 	u, err := upstream.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := access.OpenAccountKey(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/rand"
 
 	"berth.dev/berth/api/client"
+	"berth.dev/berth/api/v1alpha1"
 )
 
 // Names of what each Namespace has, as in Kubernetes.
@@ -46,6 +47,23 @@ func Standing(obj client.Object) bool {
 		return obj.GetNamespace() == "default" && obj.GetName() == "kubernetes"
 	}
 	return false
+}
+
+// Forget takes the role from a ServiceAccount that is no longer a Source's, for
+// a role must not outlive its place in Git, and from the default one everything
+// that was written on it. It stays the same account, so that running Pods keep
+// theirs. Other objects are left alone.
+func Forget(obj client.Object) {
+	account, ok := obj.(*corev1.ServiceAccount)
+	if !ok {
+		return
+	}
+	delete(account.Annotations, v1alpha1.AnnotationRole)
+	if !Standing(obj) {
+		return
+	}
+	account.Labels, account.Annotations = nil, nil
+	account.Secrets, account.ImagePullSecrets, account.AutomountServiceAccountToken = nil, nil, nil
 }
 
 // account gives a Pod its ServiceAccount, and what the containers need to speak

@@ -221,4 +221,5 @@ func release(obj client.Object) {
 	}
 	obj.SetLabels(l)
 	obj.SetAnnotations(a)
+	resources.Forget(obj)
 }

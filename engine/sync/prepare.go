@@ -172,15 +172,16 @@ func (p *preparation) label(m manifest.Manifest, obj, live client.Object) {
 				a[k] = v
 			}
 		}
-		// What Berth makes again when it is gone is not given back but deleted:
-		// nothing that the Source wrote on it stays.
-		if _, owned := resources.Managed(live); !owned && !resources.Standing(live) {
+		if _, owned := resources.Managed(live); !owned {
 			a[v1alpha1.AnnotationAdopted] = "true"
 		}
 		obj.SetFinalizers(live.GetFinalizers())
 		obj.SetOwnerReferences(live.GetOwnerReferences())
 		obj.SetManagedFields(live.GetManagedFields())
 		keepBinding(obj, live)
+	}
+	if resources.Standing(obj) { // Berth's own: it is given back, whoever made it first
+		a[v1alpha1.AnnotationAdopted] = "true"
 	}
 	obj.SetAnnotations(a)
 }
