@@ -52,18 +52,18 @@ const (
 	viewer = "viewer-token"
 )
 
-func serve(t testing.TB) *server { return serveWith(t, nil) }
-
-func serveWith(t testing.TB, streams apiserver.Streams) *server { return serveAll(t, streams, nil) }
-
-func serveAll(t testing.TB, streams apiserver.Streams, usage apiserver.Usage) *server {
+func serve(t testing.TB, change ...func(*apiserver.Options)) *server {
 	t.Helper()
 	up, err := upstream.New()
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &server{Resources: enginetest.Resources(t), logs: &fakeLogs{}}
-	handler := apiserver.New(apiserver.Options{Resources: s.Resources, Upstream: up, Logs: s.logs, Streams: streams, Usage: usage, Version: "v0", Log: enginetest.Log(t)})
+	o := apiserver.Options{Resources: s.Resources, Upstream: up, Logs: s.logs, Version: "v0", Log: enginetest.Log(t)}
+	for _, f := range change {
+		f(&o)
+	}
+	handler := apiserver.New(o)
 	users := map[string]access.User{admin: {Name: "ann", Role: access.Admin}, viewer: {Name: "vic", Role: access.Viewer}}
 	h := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if user, ok := users[strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")]; ok {

@@ -5,6 +5,7 @@
 package apiserver
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -30,7 +31,11 @@ type Logs interface {
 	Logs(ctx context.Context, namespace, pod, container string, opts *corev1.PodLogOptions, w io.Writer) error
 }
 
-// Options are what a Server is made of. All must be set.
+// watchWrite is how long a client of a watch may take to receive one event
+// before it is cut off.
+const watchWrite = 30 * time.Second
+
+// Options are what a Server is made of. All must be set but WatchWrite.
 type Options struct {
 	Resources *resources.Resources
 	Upstream  *upstream.Upstream
@@ -44,6 +49,9 @@ type Options struct {
 	// Version is Berth's own, such as v0.1.0.
 	Version string
 	Log     *slog.Logger
+	// WatchWrite is how long a client of a watch may take to receive one event
+	// before it is cut off. Default 30 s.
+	WatchWrite time.Duration
 }
 
 // Server is the handler of /api, /apis, /version and the health checks.
@@ -59,6 +67,7 @@ type Server struct {
 
 // New makes the handler.
 func New(o Options) *Server {
+	o.WatchWrite = cmp.Or(o.WatchWrite, watchWrite)
 	s := &Server{Options: o, mux: http.NewServeMux(), managers: newManagers(o.Upstream.Scheme()), frames: newFrames(), metrics: newMetrics(o.Resources), turns: newTurns()}
 	s.access = &authorize.Authorizer{Pods: s.podsOn}
 	for _, path := range []string{"/healthz", "/livez", "/readyz"} {

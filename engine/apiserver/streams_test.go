@@ -75,7 +75,7 @@ func (p *process) Dial(ctx context.Context, _ *corev1.Pod, port int32) (net.Conn
 func serveStreams(t *testing.T, p *process) *server {
 	t.Helper()
 	p.gone = make(chan struct{})
-	s := serveWith(t, p)
+	s := serve(t, func(o *apiserver.Options) { o.Streams = p })
 	web := pod("web", "web", "side")
 	web.Annotations = map[string]string{"kubectl.kubernetes.io/default-container": "web"}
 	web.Spec.Containers[0].Ports = []corev1.ContainerPort{{Name: "http", ContainerPort: 8080}}

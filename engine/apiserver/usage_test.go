@@ -10,6 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
+
+	"berth.dev/berth/engine/apiserver"
 )
 
 // measured is what an agent has measured.
@@ -28,7 +30,7 @@ func used(cpu, memory string) corev1.ResourceList {
 
 func TestUsage(t *testing.T) {
 	m := &measured{}
-	s := serveAll(t, nil, m)
+	s := serve(t, func(o *apiserver.Options) { o.Usage = m })
 	web, idle := pod("web", "b", "a"), pod("idle", "a")
 	web.Labels = map[string]string{"app": "web"}
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "one", Labels: map[string]string{"zone": "a"}}}

@@ -22,13 +22,8 @@ import (
 	"berth.dev/berth/engine/resources"
 )
 
-const (
-	// watchWrite is how long a client may take to receive one event before it
-	// is cut off.
-	watchWrite = 30 * time.Second
-	// watchLife is how long a watch lasts when the client does not say.
-	watchLife = 45 * time.Minute
-)
+// watchLife is how long a watch lasts when the client does not say.
+const watchLife = 45 * time.Minute
 
 // watchRequest reads what a watch asks for.
 func (q *request) watchRequest() (resources.WatchRequest, error) {
@@ -112,7 +107,7 @@ func (s *Server) stream(w http.ResponseWriter, q *request, events <-chan watch.E
 	control := http.NewResponseController(w)
 	_ = control.Flush() // tried again with the first event
 	for e := range events {
-		_ = control.SetWriteDeadline(time.Now().Add(watchWrite)) // not supported: no deadline
+		_ = control.SetWriteDeadline(time.Now().Add(s.WatchWrite)) // not supported: no deadline
 		frame, err := s.frame(q, e)
 		if err != nil {
 			s.Log.Warn("render watch event", "err", err)
