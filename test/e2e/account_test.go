@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -62,6 +63,9 @@ func TestPodsAskTheAPI(t *testing.T) {
 	m.says("ask-reader", "200 2 pods")
 	m.says("ask-default", "ServiceAccount ask/default has no role")
 	before := m.containers("ask")
+	m.stop(syscall.SIGKILL)
+	m.up()
+	m.says("ask-reader", "200 2 pods")
 
 	r.write("ask.yaml", strings.Replace(granted, "berth.dev/role: viewer", "note: none", 1))
 	if out := r.push("The reader reads no more"); !strings.Contains(out, "berth.dev/role") {
