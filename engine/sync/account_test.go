@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"berth.dev/berth/api/client"
+	"berth.dev/berth/api/v1alpha1"
 	"berth.dev/berth/engine/enginetest"
 )
 
@@ -78,6 +79,23 @@ func TestANamespaceGoesWithWhatBerthMadeInIt(t *testing.T) {
 		}
 		return ""
 	})
+}
+
+// TestWhoMayGrantARole: a Source that is limited to some namespaces may not, for
+// a role reaches into all of them.
+func TestWhoMayGrantARole(t *testing.T) {
+	account := func(role string) string {
+		return "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: robot, annotations: {berth.dev/role: " + role + "}}\n"
+	}
+	f := start(t)
+	createSource(t, f)
+	refused := func(message string) metav1.Condition {
+		return metav1.Condition{Type: "Ready", Status: metav1.ConditionFalse, Reason: "CompileFailed", Message: message}
+	}
+	f.push(t, "c1", "", account("king"), refused(`"king" is no role`))
+	f.push(t, "c2", "", account("viewer"), ready())
+	f.change(t, func(s *v1alpha1.SourceSpec) { s.Namespaces = []string{"default"} })
+	f.push(t, "c3", "", account("admin"), refused("a role reaches beyond them"))
 }
 
 func TestAPodAndItsAccountInOneCommit(t *testing.T) {

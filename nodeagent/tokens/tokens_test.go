@@ -133,6 +133,23 @@ func TestAPodWaitsForItsAccount(t *testing.T) {
 	})
 }
 
+// TestANewAgentMakesTokensAnew: the control plane may be another one.
+func TestANewAgentMakesTokensAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t)
+		n.addAccount(t)
+		const old = "e30.eyJpYXQiOjk0NjY4NDgwMCwiZXhwIjo0MTAyNDQ0ODAwfQ." // good from 2000 to 2100
+		n.cluster.SetDown(errors.New("connection refused"))
+		if kept := n.token(t, 600, []byte(old)); string(kept) != old {
+			t.Errorf("%q, want what it has", kept)
+		}
+		n.cluster.SetDown(nil)
+		if fresh := n.token(t, 600, []byte(old)); string(fresh) == old {
+			t.Error("it was not made anew")
+		}
+	})
+}
+
 func TestAPodThatIsGoneIsForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode(t)
