@@ -127,6 +127,22 @@ func (m *machine) anonymous() string {
 	return path
 }
 
+// TestCertificatesOfPeople uses a client certificate with kubectl and berth.
+func TestCertificatesOfPeople(t *testing.T) {
+	m := boot(t)
+	ann := filepath.Join(m.dir, "ann.kubeconfig")
+	m.berth("kubeconfig", "--user", "ann", "--role", "admin", "--certificate", "--life", "1h", "-o", ann)
+	if out := m.kubectl("--kubeconfig", ann, "auth", "whoami", "-o", "jsonpath={.status.userInfo.username} {.status.userInfo.groups}"); out != `ann ["system:masters","system:authenticated"]` {
+		t.Errorf("whoami: %s", out)
+	}
+	if out := m.berth("token", "list", "--kubeconfig", ann); !strings.Contains(out, "admin") {
+		t.Errorf("token list:\n%s", out)
+	}
+	if _, err := m.try("berth", "kubeconfig", "--user", "ann", "--certificate", "--life", "100000h"); err == nil || !strings.Contains(err.Error(), "lasts from a minute to 90 days") {
+		t.Errorf("too long a life: %v", err)
+	}
+}
+
 // TestTokensOfPeople makes, uses and deletes a token on a running server.
 func TestTokensOfPeople(t *testing.T) {
 	m := boot(t)
