@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -183,7 +184,7 @@ func requireUser(h http.Handler, role access.Role) http.Handler {
 			return
 		}
 		if user.Role != role {
-			http.Error(w, fmt.Sprintf("user %s has the role %s; %s is needed", user.Name, user.Role, role), http.StatusForbidden)
+			http.Error(w, fmt.Sprintf("user %s has the role %s; %s is needed", user.Name, cmp.Or(user.Role, "none"), role), http.StatusForbidden)
 			return
 		}
 		h.ServeHTTP(w, r)

@@ -63,7 +63,11 @@ func TestPodsAskTheAPI(t *testing.T) {
 	m.says("ask-reader", "200 2 pods")
 	m.says("ask-default", "ServiceAccount ask/default has no role")
 	before := m.containers("ask")
+	// After a restart, also with another key, which makes all tokens worthless.
 	m.stop(syscall.SIGKILL)
+	if err := os.Remove(filepath.Join(m.dir, "service-account.key")); err != nil {
+		t.Fatal(err)
+	}
 	m.up()
 	m.says("ask-reader", "200 2 pods")
 
