@@ -25,6 +25,8 @@ const (
 const (
 	PruneDisabled  = "disabled"
 	ReplaceAllowed = "allowed"
+	RoleViewer     = "viewer"
+	RoleAdmin      = "admin"
 )
 
 // TrailerAllowPrune is the commit trailer that approves a prune beyond

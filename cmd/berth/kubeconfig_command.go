@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -17,6 +18,8 @@ import (
 type kubeconfigOptions struct {
 	connection
 	server, user, role, token, output string
+	certificate                       bool
+	life                              time.Duration
 }
 
 func kubeconfigCommand() *cobra.Command {
@@ -27,9 +30,12 @@ func kubeconfigCommand() *cobra.Command {
 		Long: `Write a kubeconfig: the server's address, its certificate authority, and a token.
 
 Without flags it is the one that berth itself uses. With --user a new token of
-that name is made on the server; berth token delete takes it back.`,
+that name is made on the server; berth token delete takes it back. With
+--certificate it is a client certificate instead, which ends by itself and
+cannot be taken back.`,
 		Example: `  berth kubeconfig > ~/.kube/config
   berth kubeconfig --user ann --role viewer -o ann.kubeconfig
+  berth kubeconfig --user ann --role admin --certificate --life 8h -o ann.kubeconfig
   berth kubeconfig --server https://berth.example.org:7443 -o admin.kubeconfig
   berth kubeconfig --user ci --token - < ci.token`,
 		Args: cobra.NoArgs,
@@ -42,6 +48,8 @@ that name is made on the server; berth token delete takes it back.`,
 	cmd.Flags().StringVar(&o.user, "user", "", "name of the user; a token of that name is made unless --token is given")
 	cmd.Flags().StringVar(&o.role, "role", string(access.Viewer), "role of the token that is made: admin, viewer or node")
 	cmd.Flags().StringVar(&o.token, "token", "", "token to write instead of a new one; - reads it from the standard input")
+	cmd.Flags().BoolVar(&o.certificate, "certificate", false, "make a client certificate for --user instead of a token")
+	cmd.Flags().DurationVar(&o.life, "life", 30*24*time.Hour, "how long the certificate lasts, 2160h at most")
 	cmd.Flags().StringVarP(&o.output, "output", "o", "", "file to write, for its owner alone (default: the standard output)")
 	return cmd
 }
@@ -74,6 +82,16 @@ func (o *kubeconfigOptions) run(ctx context.Context, in io.Reader, out io.Writer
 // credentials puts into c those that the flags ask for.
 func (o *kubeconfigOptions) credentials(ctx context.Context, c *credentials, in io.Reader) error {
 	switch {
+	case o.certificate && (o.user == "" || o.token != ""):
+		return errors.New("--certificate needs --user, and no --token")
+	case o.certificate:
+		r, err := o.open()
+		if err != nil {
+			return err
+		}
+		cert, key, err := r.createCertificate(ctx, o.user, o.role, o.life)
+		*c = credentials{server: c.server, ca: c.ca, user: o.user, cert: cert, key: key}
+		return err
 	case o.token == "-":
 		b, err := io.ReadAll(io.LimitReader(in, 1<<16))
 		if err != nil {

@@ -19,10 +19,13 @@ import (
 	"berth.dev/berth/engine/access"
 )
 
-// tokenEndpoints make, list and delete tokens on a running server.
+// tokenEndpoints make, list and delete tokens on a running server, and sign
+// client certificates.
 type tokenEndpoints struct {
 	tokens *access.Tokens
-	log    *slog.Logger
+	// dataDir has the authority that signs certificates.
+	dataDir string
+	log     *slog.Logger
 }
 
 // newToken is what is asked for, and newTokenAnswer the only place where a

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -156,9 +157,10 @@ func (s *server) routes(up *upstream.Upstream, users *access.Users, key *access.
 	mux.Handle("GET /berth/v1/backup", requireUser(http.HandlerFunc(s.storage.backup), access.Admin))
 	mux.Handle("POST /berth/v1/restore", requireUser(http.HandlerFunc(s.storage.restore), access.Admin))
 	mux.Handle("POST /berth/v1/secrets/rotate-key", requireUser(http.HandlerFunc(s.storage.rotateKey), access.Admin))
-	credentials := &tokenEndpoints{tokens: users.Tokens, log: s.log}
+	credentials := &tokenEndpoints{tokens: users.Tokens, dataDir: s.options.dataDir, log: s.log}
 	mux.Handle("GET /berth/v1/tokens", requireUser(http.HandlerFunc(credentials.list), access.Admin))
 	mux.Handle("POST /berth/v1/tokens", requireUser(http.HandlerFunc(credentials.create), access.Admin))
+	mux.Handle("POST /berth/v1/certificates", requireUser(http.HandlerFunc(credentials.certificate), access.Admin))
 	mux.Handle("DELETE /berth/v1/tokens/{name}", requireUser(http.HandlerFunc(credentials.delete), access.Admin))
 	for _, path := range []string{"/.well-known/openid-configuration", "/openid/v1/jwks", "/api", "/api/", "/apis", "/apis/", "/version", "/healthz", "/livez", "/readyz", "/openapi/", "/metrics"} {
 		mux.Handle(path, api)
@@ -182,7 +184,7 @@ func requireUser(h http.Handler, role access.Role) http.Handler {
 			return
 		}
 		if user.Role != role {
-			http.Error(w, fmt.Sprintf("user %s has the role %s; %s is needed", user.Name, user.Role, role), http.StatusForbidden)
+			http.Error(w, fmt.Sprintf("user %s has the role %s; %s is needed", user.Name, cmp.Or(user.Role, "none"), role), http.StatusForbidden)
 			return
 		}
 		h.ServeHTTP(w, r)

@@ -186,11 +186,8 @@ func (e UserError) Error() string { return string(e) }
 
 // Create makes a token. It is returned once and cannot be had again.
 func (t *Tokens) Create(name string, role Role, now time.Time) (string, error) {
-	if !slices.Contains([]Role{Admin, Viewer, Node}, role) {
-		return "", UserError(fmt.Sprintf("role %q is none of admin, viewer, node", role))
-	}
-	if len(validation.IsDNS1123Subdomain(name)) > 0 {
-		return "", UserError(fmt.Sprintf("%q cannot be the name of a token: use lower case letters, digits, - and .; for a node, its name", name))
+	if err := checkUser(name, role); err != nil {
+		return "", err
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -205,6 +202,17 @@ func (t *Tokens) Create(name string, role Role, now time.Time) (string, error) {
 	token := NewToken()
 	next[sha256.Sum256([]byte(token))] = TokenInfo{Name: name, Role: role, Created: now}
 	return token, t.write(next)
+}
+
+// checkUser says what is wrong with the name and role of a new user.
+func checkUser(name string, role Role) error {
+	if !slices.Contains([]Role{Admin, Viewer, Node}, role) {
+		return UserError(fmt.Sprintf("role %q is none of admin, viewer, node", role))
+	}
+	if len(validation.IsDNS1123Subdomain(name)) > 0 {
+		return UserError(fmt.Sprintf("%q cannot be the name of a user: use lower case letters, digits, - and .; for a node, its name", name))
+	}
+	return nil
 }
 
 // Delete makes a token invalid at once. The last administrator's stays.

@@ -15,8 +15,8 @@ type Role string
 // Roles. A viewer sees everything but Secrets, a node what its own Pods need. A
 // user without a role may only ask who they are and what they may do.
 const (
-	Admin  Role = "admin"
-	Viewer Role = "viewer"
+	Admin  Role = v1alpha1.RoleAdmin
+	Viewer Role = v1alpha1.RoleViewer
 	Node   Role = "node"
 	None   Role = ""
 )

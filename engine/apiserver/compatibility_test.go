@@ -25,6 +25,9 @@ the two (` + "`go test ./engine/apiserver -run Compatibility -update`" + ` write
 its writer is warned. Every kind has selectors, pages and Tables, and protobuf unless it is Berth's own; what can be written
 takes server-side apply, JSON, merge and strategic merge patches, dry runs and field validation.
 
+Reviews are asked and answered, never stored. Who may do what is decided by roles ([architecture.md](architecture.md#access)); the kinds of
+rbac.authorization.k8s.io are not served. Impersonation is for administrators. Tokens of service accounts can be bound to a Pod, Secret or Node.
+
 | kind | group/version | acts | verbs | subresources |
 |---|---|---|---|---|
 `

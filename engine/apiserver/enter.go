@@ -40,7 +40,21 @@ func (s *Server) enter(r *http.Request) (*http.Request, error) {
 		user = *as
 		r = r.WithContext(access.With(r.Context(), user))
 	}
-	return r, s.authorize(r.Context(), user, authorize.Of(r))
+	a := authorize.Of(r)
+	err = s.authorize(r.Context(), user, a)
+	if err != nil {
+		s.countRefusal(a)
+	}
+	return r, err
+}
+
+// countRefusal counts what was not allowed, of kinds that there are.
+func (s *Server) countRefusal(a authorize.Attributes) {
+	for _, row := range s.kinds() {
+		if row.Group == a.Group && row.Plural == a.Resource {
+			s.metrics.requests.WithLabelValues(a.Verb, row.Group, row.Version, row.Plural, "", "403").Inc()
+		}
+	}
 }
 
 // authorize fails with Forbidden, and says why.

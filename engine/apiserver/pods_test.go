@@ -66,6 +66,8 @@ func TestMetrics(t *testing.T) {
 	create(t, s, configMap("a", nil))
 	s.do(t, viewer, "GET", configMaps+"/a", "")
 	s.do(t, viewer, "GET", configMaps+"/none", "")
+	s.do(t, viewer, "DELETE", configMaps+"/a", "")
+	s.do(t, viewer, "DELETE", "/api/v1/namespaces/default/nonsense/a", "")
 	if code, _ := s.do(t, "", "GET", "/metrics", ""); code != 401 {
 		t.Errorf("without credentials: %d, want 401", code)
 	}
@@ -73,10 +75,14 @@ func TestMetrics(t *testing.T) {
 	for _, want := range []string{
 		`apiserver_request_total{code="200",group="",resource="configmaps",subresource="",verb="get",version="v1"} 1`,
 		`apiserver_request_total{code="404",group="",resource="configmaps",subresource="",verb="get",version="v1"} 1`,
+		`apiserver_request_total{code="403",group="",resource="configmaps",subresource="",verb="delete",version="v1"} 1`,
 		"apiserver_request_duration_seconds_bucket", "berth_store_revision", "process_resident_memory_bytes",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %s in\n%s", want, text)
 		}
+	}
+	if strings.Contains(text, "nonsense") {
+		t.Error("what a client invents becomes a label")
 	}
 }

@@ -72,7 +72,7 @@ func (p *preparation) add(ctx context.Context, m manifest.Manifest) error {
 	} else {
 		obj.SetNamespace("")
 	}
-	if !p.allowed(m, row, obj) || !p.namespaceExists(m, row, obj) {
+	if !p.allowed(m, row, obj) || !p.grants(m, obj) || !p.namespaceExists(m, row, obj) {
 		return nil
 	}
 	live := row.New()
@@ -118,6 +118,27 @@ func (p *preparation) allowed(m manifest.Manifest, row *resources.Resource, obj 
 	p.fail(m, "metadata.namespace", fmt.Sprintf("Source %s may only touch the namespaces %s; change spec.namespaces of the Source, or the namespace here",
 		p.source.Name, strings.Join(patterns, ", ")))
 	return false
+}
+
+// grants checks the role of a ServiceAccount. A role reaches into all Namespaces,
+// so a Source that is limited to some cannot give one.
+func (p *preparation) grants(m manifest.Manifest, obj client.Object) bool {
+	account, ok := obj.(*corev1.ServiceAccount)
+	role := obj.GetAnnotations()[v1alpha1.AnnotationRole]
+	if !ok || role == "" {
+		return true
+	}
+	path := "metadata.annotations[" + v1alpha1.AnnotationRole + "]"
+	if role != v1alpha1.RoleViewer && role != v1alpha1.RoleAdmin {
+		p.fail(m, path, fmt.Sprintf("%q is no role; a ServiceAccount can be given %s or %s", role, v1alpha1.RoleViewer, v1alpha1.RoleAdmin))
+		return false
+	}
+	if limits := p.source.Spec.Namespaces; len(limits) > 0 {
+		p.fail(m, path, fmt.Sprintf("Source %s may only touch the namespaces %s, and a role reaches beyond them; grant it to ServiceAccount %s/%s in a Source without that limit",
+			p.source.Name, strings.Join(limits, ", "), account.Namespace, account.Name))
+		return false
+	}
+	return true
 }
 
 func (p *preparation) namespaceExists(m manifest.Manifest, row *resources.Resource, obj client.Object) bool {

@@ -87,6 +87,7 @@ func TestHeavyLibrariesHaveOneOwner(t *testing.T) {
 		"github.com/spf13/":                      {"cmd"},
 		"github.com/google/go-containerregistry": {"hack"},
 		"github.com/miekg/dns":                   {"nodeagent/dns"},
+		"github.com/go-jose/":                    {"engine/access"},
 	}
 	for _, p := range list(t, "./...") {
 		within := strings.TrimPrefix(p.ImportPath, module)

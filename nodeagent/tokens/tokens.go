@@ -58,6 +58,8 @@ type Keeper struct {
 type turn struct {
 	at   time.Time
 	wait time.Duration
+	// made has, by what was asked for, whether this process made the token.
+	made map[string]bool
 }
 
 var _ volumes.Tokens = (*Keeper)(nil)
@@ -115,8 +117,9 @@ func (k *Keeper) Drop(uid string) {
 // Token implements volumes.Tokens.
 func (k *Keeper) Token(ctx context.Context, pod *corev1.Pod, audience string, seconds int64, have []byte) ([]byte, error) {
 	now := k.Clock.Now()
-	if at, ok := renewal(have); ok && now.Before(at) {
-		k.again(pod, at)
+	asked := fmt.Sprintf("%s %d", audience, seconds)
+	if at, ok := renewal(have); ok && now.Before(at) && k.made(pod, asked) {
+		k.again(pod, asked, at)
 		return have, nil
 	}
 	fresh, err := k.request(ctx, pod, audience, seconds)
@@ -125,7 +128,7 @@ func (k *Keeper) Token(ctx context.Context, pod *corev1.Pod, audience string, se
 		if !ok { // of a form that we cannot read: half of what was asked for
 			at = now.Add(time.Duration(seconds) * time.Second / 2)
 		}
-		k.again(pod, at)
+		k.again(pod, asked, at)
 		return fresh, nil
 	}
 	k.failed(pod, now)
@@ -160,14 +163,31 @@ func away(err error) bool {
 		apierrors.IsTimeout(err) || apierrors.IsServerTimeout(err) || apierrors.IsTooManyRequests(err)
 }
 
-// again notes when a pod must ask next; the earliest of its tokens counts.
-func (k *Keeper) again(pod *corev1.Pod, at time.Time) {
+// made tells whether this process made a pod's token. One of an earlier process
+// is made anew when it can be: the control plane may have been restored since,
+// and not know it.
+func (k *Keeper) made(pod *corev1.Pod, asked string) bool {
 	k.mu.Lock()
+	defer k.mu.Unlock()
+	t := k.pods[string(pod.UID)]
+	return t != nil && t.made[asked]
+}
+
+// turn of a pod. The caller holds mu.
+func (k *Keeper) turn(pod *corev1.Pod) *turn {
 	t := k.pods[string(pod.UID)]
 	if t == nil {
-		t = &turn{}
+		t = &turn{made: map[string]bool{}}
 		k.pods[string(pod.UID)] = t
 	}
+	return t
+}
+
+// again notes when a pod must ask next; the earliest of its tokens counts.
+func (k *Keeper) again(pod *corev1.Pod, asked string, at time.Time) {
+	k.mu.Lock()
+	t := k.turn(pod)
+	t.made[asked] = true
 	if t.wait = 0; t.at.IsZero() || at.Before(t.at) {
 		t.at = at
 	}
@@ -177,11 +197,7 @@ func (k *Keeper) again(pod *corev1.Pod, at time.Time) {
 
 func (k *Keeper) failed(pod *corev1.Pod, now time.Time) {
 	k.mu.Lock()
-	t := k.pods[string(pod.UID)]
-	if t == nil {
-		t = &turn{}
-		k.pods[string(pod.UID)] = t
-	}
+	t := k.turn(pod)
 	t.wait = min(max(2*t.wait, retryFirst), retryMax)
 	if at := now.Add(t.wait); t.at.IsZero() || at.Before(t.at) {
 		t.at = at

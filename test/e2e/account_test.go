@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -62,6 +63,13 @@ func TestPodsAskTheAPI(t *testing.T) {
 	m.says("ask-reader", "200 2 pods")
 	m.says("ask-default", "ServiceAccount ask/default has no role")
 	before := m.containers("ask")
+	// After a restart, also with another key, which makes all tokens worthless.
+	m.stop(syscall.SIGKILL)
+	if err := os.Remove(filepath.Join(m.dir, "service-account.key")); err != nil {
+		t.Fatal(err)
+	}
+	m.up()
+	m.says("ask-reader", "200 2 pods")
 
 	r.write("ask.yaml", strings.Replace(granted, "berth.dev/role: viewer", "note: none", 1))
 	if out := r.push("The reader reads no more"); !strings.Contains(out, "berth.dev/role") {
@@ -121,6 +129,22 @@ func (m *machine) anonymous() string {
 	path := filepath.Join(m.dir, "anonymous.kubeconfig")
 	m.berth("kubeconfig", "--user", "nobody", "--token", "none", "-o", path)
 	return path
+}
+
+// TestCertificatesOfPeople uses a client certificate with kubectl and berth.
+func TestCertificatesOfPeople(t *testing.T) {
+	m := boot(t)
+	ann := filepath.Join(m.dir, "ann.kubeconfig")
+	m.berth("kubeconfig", "--user", "ann", "--role", "admin", "--certificate", "--life", "1h", "-o", ann)
+	if out := m.kubectl("--kubeconfig", ann, "auth", "whoami", "-o", "jsonpath={.status.userInfo.username} {.status.userInfo.groups}"); out != `ann ["system:masters","system:authenticated"]` {
+		t.Errorf("whoami: %s", out)
+	}
+	if out := m.berth("token", "list", "--kubeconfig", ann); !strings.Contains(out, "admin") {
+		t.Errorf("token list:\n%s", out)
+	}
+	if _, err := m.try("berth", "kubeconfig", "--user", "ann", "--certificate", "--life", "100000h"); err == nil || !strings.Contains(err.Error(), "lasts from a minute to 90 days") {
+		t.Errorf("too long a life: %v", err)
+	}
 }
 
 // TestTokensOfPeople makes, uses and deletes a token on a running server.
