@@ -35,13 +35,14 @@ type Logs interface {
 // before it is cut off.
 const watchWrite = 30 * time.Second
 
-// Options are what a Server is made of. All must be set but WatchWrite.
+// Options are what a Server is made of. All must be set but Usage and WatchWrite.
 type Options struct {
 	Resources *resources.Resources
 	Upstream  *upstream.Upstream
 	Logs      Logs
 	Streams   Streams
-	Usage     Usage
+	// Usage is nil where nothing is measured.
+	Usage Usage
 	// Users says whom tokens and names stand for.
 	Users Users
 	// AccountKeys are the public keys of the service accounts' tokens.

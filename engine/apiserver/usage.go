@@ -87,7 +87,11 @@ func (s *Server) listUsage(w http.ResponseWriter, q *request) error {
 // usage is that of the nodes or Pods that are selected, by name: those that are
 // stored say which there are, and what labels they have.
 func (s *Server) usage(q *request, opts client.ListOptions) ([]client.Object, error) {
-	nodes, pods := s.Usage.Usage()
+	var nodes []metricsv1beta1.NodeMetrics
+	var pods []metricsv1beta1.PodMetrics
+	if s.Usage != nil {
+		nodes, pods = s.Usage.Usage()
+	}
 	var out []client.Object
 	if q.row.Namespaced {
 		byUID := map[types.UID]*metricsv1beta1.PodMetrics{}
