@@ -28,6 +28,16 @@ type tokenEndpoints struct {
 	log     *slog.Logger
 }
 
+// register adds the paths, which are for administrators.
+func (e *tokenEndpoints) register(mux *http.ServeMux) {
+	for path, h := range map[string]http.HandlerFunc{
+		"GET /berth/v1/tokens": e.list, "POST /berth/v1/tokens": e.create, "DELETE /berth/v1/tokens/{name}": e.delete,
+		"POST /berth/v1/certificates": e.certificate,
+	} {
+		mux.Handle(path, requireUser(h, access.Admin))
+	}
+}
+
 // newToken is what is asked for, and newTokenAnswer the only place where a
 // token is ever shown.
 type newToken struct {

@@ -157,11 +157,7 @@ func (s *server) routes(up *upstream.Upstream, users *access.Users, key *access.
 	mux.Handle("GET /berth/v1/backup", requireUser(http.HandlerFunc(s.storage.backup), access.Admin))
 	mux.Handle("POST /berth/v1/restore", requireUser(http.HandlerFunc(s.storage.restore), access.Admin))
 	mux.Handle("POST /berth/v1/secrets/rotate-key", requireUser(http.HandlerFunc(s.storage.rotateKey), access.Admin))
-	credentials := &tokenEndpoints{tokens: users.Tokens, dataDir: s.options.dataDir, log: s.log}
-	mux.Handle("GET /berth/v1/tokens", requireUser(http.HandlerFunc(credentials.list), access.Admin))
-	mux.Handle("POST /berth/v1/tokens", requireUser(http.HandlerFunc(credentials.create), access.Admin))
-	mux.Handle("POST /berth/v1/certificates", requireUser(http.HandlerFunc(credentials.certificate), access.Admin))
-	mux.Handle("DELETE /berth/v1/tokens/{name}", requireUser(http.HandlerFunc(credentials.delete), access.Admin))
+	(&tokenEndpoints{tokens: users.Tokens, dataDir: s.options.dataDir, log: s.log}).register(mux)
 	for _, path := range []string{"/.well-known/openid-configuration", "/openid/v1/jwks", "/api", "/api/", "/apis", "/apis/", "/version", "/healthz", "/livez", "/readyz", "/openapi/", "/metrics"} {
 		mux.Handle(path, api)
 	}
@@ -185,17 +181,6 @@ func requireUser(h http.Handler, role access.Role) http.Handler {
 		}
 		if user.Role != role {
 			http.Error(w, fmt.Sprintf("user %s has the role %s; %s is needed", user.Name, cmp.Or(user.Role, "none"), role), http.StatusForbidden)
-			return
-		}
-		h.ServeHTTP(w, r)
-	})
-}
-
-// peopleOnly keeps the page from service accounts and nodes.
-func peopleOnly(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if user, ok := access.From(r.Context()); ok && !user.Person() {
-			http.Error(w, fmt.Sprintf("the page is for administrators and viewers; %s is neither", user.Name), http.StatusForbidden)
 			return
 		}
 		h.ServeHTTP(w, r)
@@ -296,19 +281,6 @@ func listen(address string) (net.Listener, error) {
 	return l, nil
 }
 
-// advertised is where pods reach a server that listens on an address: a node
-// that listens everywhere is reached at its own.
-func advertised(on net.Addr, node netip.Addr) []netip.AddrPort {
-	at, err := netip.ParseAddrPort(on.String())
-	if err != nil {
-		return nil
-	}
-	if a := at.Addr().Unmap(); !a.IsUnspecified() && a.Is4() {
-		node = a
-	}
-	return []netip.AddrPort{netip.AddrPortFrom(node, at.Port())}
-}
-
 // nodeAddress is the address by which others reach this node: the one that a
 // packet to the outside would leave from, or the first that is not loopback.
 func nodeAddress(said string) (netip.Addr, error) {
@@ -336,13 +308,6 @@ func nodeAddress(said string) (netip.Addr, error) {
 		}
 	}
 	return netip.AddrFrom4([4]byte{127, 0, 0, 1}), nil
-}
-
-// inClusterNames are those by which pods know the API.
-func inClusterNames(services netip.Prefix) []string {
-	return []string{
-		controllers.APIAddress(services).String(), "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local",
-	}
 }
 
 func serverNames(node string, ip netip.Addr) []string {

@@ -152,6 +152,13 @@ func (t *Tokens) refresh() {
 	_ = t.load() // what was read before goes on to count
 }
 
+// Reload reads the file anew. When that fails the tokens stay as they are.
+func (t *Tokens) Reload() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.load()
+}
+
 // Check finds the user of a token.
 func (t *Tokens) Check(token string) (User, bool) {
 	hash := sha256.Sum256([]byte(strings.TrimSpace(token)))

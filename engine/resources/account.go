@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/util/rand"
 
@@ -85,6 +86,8 @@ func (t *Tx) account(ctx context.Context, pod *corev1.Pod) error {
 	}
 	if automount(pod, account) {
 		mountAccount(pod)
+	} else {
+		unmountAccount(pod)
 	}
 	return nil
 }
@@ -144,6 +147,24 @@ func mountAccount(pod *corev1.Pod) {
 	}
 	if mounted && !there {
 		pod.Spec.Volumes = append(pod.Spec.Volumes, accountAccess(name))
+	}
+}
+
+// unmountAccount takes away what mountAccount added to the Pod that this one
+// replaces, when the account no longer wants it.
+func unmountAccount(pod *corev1.Pod) {
+	name, there := accountVolumeOf(&pod.Spec)
+	ours := func(v corev1.Volume) bool {
+		return v.Name == name && equality.Semantic.DeepEqual(v, accountAccess(name))
+	}
+	if !there || !slices.ContainsFunc(pod.Spec.Volumes, ours) {
+		return
+	}
+	pod.Spec.Volumes = slices.DeleteFunc(slices.Clone(pod.Spec.Volumes), ours)
+	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			list[i].VolumeMounts = slices.DeleteFunc(slices.Clone(list[i].VolumeMounts), func(m corev1.VolumeMount) bool { return m.Name == name })
+		}
 	}
 }
 

@@ -114,6 +114,31 @@ func TestAPodAndItsAccountInOneCommit(t *testing.T) {
 	}
 }
 
+// TestAReplacedPodIsMountedAnew: its account was told meanwhile to mount nothing.
+func TestAReplacedPodIsMountedAnew(t *testing.T) {
+	f := start(t)
+	createSource(t, f)
+	pod := func(restart string) string {
+		return "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {serviceAccountName: robot, restartPolicy: " + restart + ", containers: [{name: c, image: v1}]}\n---\n"
+	}
+	account := "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: robot}\n"
+	volumes := func() int {
+		var p corev1.Pod
+		if err := f.Get(t.Context(), types.NamespacedName{Namespace: "default", Name: "p"}, &p); err != nil {
+			t.Fatal(err)
+		}
+		return len(p.Spec.Volumes) + len(p.Spec.Containers[0].VolumeMounts)
+	}
+	f.push(t, "c1", "", pod("Always")+account, ready())
+	if n := volumes(); n != 2 {
+		t.Errorf("%d volumes and mounts, want 2", n)
+	}
+	f.push(t, "c2", "", pod("Never")+account+"automountServiceAccountToken: false\n", ready())
+	if n := volumes(); n != 0 {
+		t.Errorf("%d volumes and mounts, want none", n)
+	}
+}
+
 // TestWhatAdmissionAddsIsNoChange: a bare Pod in all the ways in which a
 // repository may say the account.
 func TestWhatAdmissionAddsIsNoChange(t *testing.T) {

@@ -57,7 +57,7 @@ func (p *page) login(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	u, ok := p.Tokens.Check(token)
-	if !ok {
+	if !ok || !u.Person() { // a node's opens no page
 		p.wrongToken(w, r, form)
 		return
 	}

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"encoding/json"
-
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 

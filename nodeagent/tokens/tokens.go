@@ -131,9 +131,13 @@ func (k *Keeper) Token(ctx context.Context, pod *corev1.Pod, audience string, se
 		k.again(pod, asked, at)
 		return fresh, nil
 	}
-	k.failed(pod, now)
+	first := k.failed(pod, now)
 	if len(have) > 0 || away(err) {
-		k.Log.Warn("the token of a pod cannot be made now; it keeps what it has", "pod", pod.Namespace+"/"+pod.Name, "err", err)
+		level := slog.LevelDebug
+		if first {
+			level = slog.LevelWarn
+		}
+		k.Log.Log(ctx, level, "the token of a pod cannot be made now; it keeps what it has", "pod", pod.Namespace+"/"+pod.Name, "err", err)
 		return have, nil
 	}
 	if apierrors.IsNotFound(err) {
@@ -195,15 +199,18 @@ func (k *Keeper) again(pod *corev1.Pod, asked string, at time.Time) {
 	k.wake()
 }
 
-func (k *Keeper) failed(pod *corev1.Pod, now time.Time) {
+// failed notes that a pod asks again soon, and tells whether it is the first time.
+func (k *Keeper) failed(pod *corev1.Pod, now time.Time) (first bool) {
 	k.mu.Lock()
 	t := k.turn(pod)
+	first = t.wait == 0
 	t.wait = min(max(2*t.wait, retryFirst), retryMax)
 	if at := now.Add(t.wait); t.at.IsZero() || at.Before(t.at) {
 		t.at = at
 	}
 	k.mu.Unlock()
 	k.wake()
+	return first
 }
 
 func (k *Keeper) wake() {
