@@ -4,11 +4,9 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -38,6 +36,8 @@ const (
 type EtcdOptions struct {
 	Address EtcdAddress
 	Log     *slog.Logger
+	// Name of this server, for people.
+	Name string
 	// CompactEvery is the time between two compactions of etcd's history, each
 	// up to where it was at the one before; 0 for none.
 	CompactEvery time.Duration
@@ -78,6 +78,7 @@ type Etcd struct {
 	running atomic.Bool
 
 	trouble trouble
+	looks   looks
 	// at is called at each step of a large transaction, by tests.
 	at func(step string)
 }
@@ -149,7 +150,7 @@ func (e *Etcd) loadFirst(ctx context.Context) error {
 			e.report(nil)
 			return nil
 		}
-		if refused(err) {
+		if refused(err) || ctx.Err() == nil && e.hopeless() {
 			return e.explain(err)
 		}
 		e.report(err)
@@ -196,6 +197,9 @@ func (e *Etcd) poke(c chan struct{}) {
 	default:
 	}
 }
+
+// Name of the server that this store was opened for.
+func (e *Etcd) Name() string { return e.options.Name }
 
 // Get implements Store.
 func (e *Etcd) Get(ctx context.Context, key string) (KV, bool, error) {
@@ -253,35 +257,4 @@ func (e *Etcd) compact(ctx context.Context) error {
 		}
 		cancel()
 	}
-}
-
-// trouble says once that etcd is away, and once that it is back.
-type trouble struct {
-	log *slog.Logger
-
-	mu   sync.Mutex
-	last string
-}
-
-// report notes how a call went; nil for well.
-func (e *Etcd) report(err error) {
-	if errors.Is(err, context.Canceled) {
-		return
-	}
-	text := ""
-	if err != nil {
-		text = e.explain(err).Error()
-	}
-	t := &e.trouble
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if text == t.last {
-		return
-	}
-	if text != "" {
-		t.log.Warn("trying again", "err", text)
-	} else {
-		t.log.Info("the store is reachable again", "etcd", e.where())
-	}
-	t.last = text
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -70,7 +71,7 @@ func (e *Etcd) writeSession(ctx context.Context) (int64, error) {
 		e.session.lease = granted.ID
 	}
 	resp, err := e.client.Txn(ctx).Then(
-		clientv3.OpPut(e.keys.session(e.writer), "", clientv3.WithLease(e.session.lease)),
+		clientv3.OpPut(e.keys.session(e.writer), e.options.Name, clientv3.WithLease(e.session.lease)),
 		clientv3.OpPut(e.keys.head(), headRecord{writer: e.writer}.String()),
 	).Commit()
 	if err != nil {
@@ -115,6 +116,24 @@ func (e *Etcd) keepAlive(ctx context.Context) {
 	if ctx.Err() == nil {
 		e.report(err)
 	}
+}
+
+// Others are the names of the other servers that use the store and live.
+func (e *Etcd) Others(ctx context.Context) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	resp, err := e.client.Get(ctx, e.keys.session(""), clientv3.WithPrefix())
+	if err != nil {
+		return nil, e.explain(err)
+	}
+	var names []string
+	for _, kv := range resp.Kvs {
+		if string(kv.Key) != e.keys.session(e.writer) {
+			names = append(names, string(kv.Value))
+		}
+	}
+	slices.Sort(names)
+	return names, nil
 }
 
 func (e *Etcd) endSession() {
