@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 )
 
 // Role of a user.
@@ -41,7 +42,22 @@ const cookie = "berth_token"
 // Tokens are the bearer tokens that open the server. The file holds only their
 // hashes; the administrator's own token stands in a file of mode 0600 beside it.
 type Tokens struct {
+	dir string
+
+	mu     sync.RWMutex
 	byHash map[[sha256.Size]byte]User
+}
+
+// Reload reads the file anew. When that fails the tokens stay as they are.
+func (t *Tokens) Reload() error {
+	now, err := OpenTokens(t.dir)
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.byHash = now.byHash
+	return nil
 }
 
 // AdminTokenFile is where OpenTokens leaves the first token of a new server.
@@ -50,7 +66,7 @@ func AdminTokenFile(dir string) string { return filepath.Join(dir, "admin.token"
 // OpenTokens reads the tokens of a data directory, and makes one for the
 // administrator when there are none.
 func OpenTokens(dir string) (*Tokens, error) {
-	t := &Tokens{byHash: map[[sha256.Size]byte]User{}}
+	t := &Tokens{dir: dir, byHash: map[[sha256.Size]byte]User{}}
 	path := filepath.Join(dir, "tokens")
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -121,6 +137,8 @@ func NewToken() string {
 // Check finds the user of a token.
 func (t *Tokens) Check(token string) (User, bool) {
 	hash := sha256.Sum256([]byte(strings.TrimSpace(token)))
+	t.mu.RLock()
+	defer t.mu.RUnlock()
 	for known, user := range t.byHash {
 		if subtle.ConstantTimeCompare(hash[:], known[:]) == 1 {
 			return user, true
