@@ -38,6 +38,8 @@ type Options struct {
 	Streams   Streams
 	// Version is Berth's own, such as v0.1.0.
 	Version string
+	// Cluster is nil for a server that has the store for itself.
+	Cluster Cluster
 	Log     *slog.Logger
 }
 
@@ -54,9 +56,7 @@ type Server struct {
 // New makes the handler.
 func New(o Options) *Server {
 	s := &Server{Options: o, mux: http.NewServeMux(), managers: newManagers(o.Upstream.Scheme()), frames: newFrames(), metrics: newMetrics(o.Resources), turns: newTurns()}
-	for _, path := range []string{"/healthz", "/livez", "/readyz"} {
-		s.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") })
-	}
+	s.health()
 	s.mux.HandleFunc("GET /version", s.version)
 	s.mux.Handle("GET /metrics", s.metrics.handler())
 	s.discovery()
@@ -146,6 +146,7 @@ type request struct {
 func (s *Server) handle(row *resources.Resource, f func(http.ResponseWriter, *request) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		user, _ := access.From(r.Context())
+		r = ofAnyAge(r)
 		q := &request{Request: r, row: row, user: user, namespace: r.PathValue("namespace"), name: r.PathValue("name")}
 		if row.Kind == "Namespace" {
 			q.namespace, q.name = "", q.namespace
