@@ -54,7 +54,26 @@ type server struct {
 	port  int
 	flags []string
 	cmd   *exec.Cmd
-	log   bytes.Buffer
+	log   output
+}
+
+// output is what a process has printed so far.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+func (s *server) logged() string {
+	s.log.mu.Lock()
+	defer s.log.mu.Unlock()
+	return s.log.b.String()
 }
 
 // start runs servers on an etcd with TLS of so many members.
@@ -81,7 +100,7 @@ func start(t testing.TB, members, servers int, etcdFlags ...string) *cluster {
 func (c *cluster) add() *server {
 	c.t.Helper()
 	n := len(c.servers) + 1
-	s := &server{c: c, name: fmt.Sprintf("s%d", n), dir: filepath.Join(c.t.TempDir(), "data"), port: 7440 + n}
+	s := &server{c: c, name: fmt.Sprintf("s%d", n), dir: filepath.Join(c.t.TempDir(), "data"), port: freePort(c.t)}
 	s.flags = []string{
 		"server", "--name", s.name, "--data-dir", s.dir, "--listen", fmt.Sprintf("127.0.0.1:%d", s.port),
 		"--store", c.etcd.URL(), "--store-ca", c.certs.CA, "--store-cert", c.certs.Cert, "--store-key", c.certs.Key,
@@ -96,10 +115,21 @@ func (c *cluster) add() *server {
 	c.t.Cleanup(func() {
 		s.kill()
 		if c.t.Failed() {
-			c.t.Logf("the log of %s:\n%s", s.name, s.log.String())
+			c.t.Logf("the log of %s:\n%s", s.name, s.logged())
 		}
 	})
 	return s
+}
+
+// freePort is one that nobody listens on.
+func freePort(t testing.TB) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
 }
 
 // copyKey does what the operator does for each further server.
