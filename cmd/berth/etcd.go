@@ -2,9 +2,14 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -64,13 +69,23 @@ func sharedFiles() []shared.File {
 // data directory one of the cluster's.
 func (s *server) openEtcd(ctx context.Context) (err error) {
 	o := s.options
-	s.etcd, err = store.OpenEtcd(ctx, store.EtcdOptions{Address: o.store.address, Name: o.nodeName, CompactEvery: compactEvery, Log: s.log})
+	id, err := serverID(o.dataDir)
+	if err != nil {
+		return err
+	}
+	s.etcd, err = store.OpenEtcd(ctx, store.EtcdOptions{Address: o.store.address, Name: o.nodeName, ID: id, CompactEvery: compactEvery, Log: s.log})
 	if err != nil {
 		return err
 	}
 	s.store = startStore(s.etcd)
+	if err := s.onlyOne(ctx); err != nil {
+		return err
+	}
 	if err := s.foreign(ctx); err != nil {
 		return err
+	}
+	if file := s.opener().path(); exists(file) {
+		s.log.Info("the store is etcd; the file of another one is there and is not used", "file", file)
 	}
 	s.sealed, err = store.SealShared(ctx, s.etcd, o.store.keyFile, append(resources.Sealed(), shared.Prefix)...)
 	if err != nil {
@@ -80,6 +95,36 @@ func (s *server) openEtcd(ctx context.Context) (err error) {
 		Store: s.sealed, Dir: o.dataDir, Files: sharedFiles(), Log: s.log, Changed: s.fileChanged,
 	}, s.firstFiles)
 	return err
+}
+
+// serverID tells this server from the others: it is kept in the data directory.
+func serverID(dataDir string) (string, error) {
+	path := filepath.Join(dataDir, "server.id")
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		b = []byte(strings.ToLower(rand.Text()))
+		err = store.WriteFile(path, b)
+	}
+	return strings.TrimSpace(string(b)), err
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+// onlyOne refuses a name that another server has: two agents of one node would
+// each end what the other one starts.
+func (s *server) onlyOne(ctx context.Context) error {
+	others, err := s.etcd.Others(ctx)
+	if err != nil || !slices.Contains(others, s.options.nodeName) {
+		return err
+	}
+	flag := "--name"
+	if s.options.agent {
+		flag = "--node-name"
+	}
+	return fmt.Errorf("another server of this cluster is named %s too; give each a name of its own with %s", s.options.nodeName, flag)
 }
 
 // foreign refuses a store that knows nothing of the pods that run here: the

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -51,6 +52,8 @@ func (l *loops) run(ctx context.Context) error {
 // the store and know nothing of an earlier time; what they write is carried out
 // only while this server leads.
 func (s *server) lead(ctx context.Context, fenced store.Store) error {
+	s.leadership.leads.Store(true)
+	defer s.leadership.leads.Store(false)
 	res, views := s.resources(fenced), live.New()
 	l := s.newLoops(res, views)
 	g, ctx := errgroup.WithContext(ctx)
@@ -64,6 +67,8 @@ type leadership struct {
 	etcd     *store.Etcd
 	client   client.Client
 	identity string
+	// leads is true while the loops run.
+	leads atomic.Bool
 }
 
 var _ apiserver.Cluster = (*leadership)(nil)
@@ -87,8 +92,7 @@ func (l *leadership) Leader(ctx context.Context) (name string, leads bool) {
 	if err != nil {
 		return "", false
 	}
-	holder := holderOf(lease)
-	return serverOf(holder), holder == l.identity && time.Since(lease.Spec.RenewTime.Time) < leaderGone
+	return serverOf(holderOf(lease)), l.leads.Load()
 }
 
 // leaderGone is how old the last sign of life of a leader may be.

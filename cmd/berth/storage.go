@@ -63,7 +63,7 @@ func (s *storage) restore(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	b.KVs = slices.DeleteFunc(b.KVs, func(kv store.KV) bool { return kv.Key == leaseKey })
+	forgetLeader(b)
 	// A client that goes away does not end what has begun.
 	did, err := s.sealed.Restore(context.WithoutCancel(r.Context()), b, keys)
 	if err != nil {
@@ -104,6 +104,10 @@ func (s *storage) rotateKey(w http.ResponseWriter, r *http.Request) {
 // leaseKey is where the Lease of the leader is. It is no part of a restore, which
 // so ends the leader's time: the next begins with what was restored.
 const leaseKey = "/coordination.k8s.io/leases/" + election.Namespace + "/" + election.Name
+
+func forgetLeader(b *store.Backup) {
+	b.KVs = slices.DeleteFunc(b.KVs, func(kv store.KV) bool { return kv.Key == leaseKey })
+}
 
 // alone: no other server needs the present key.
 func (s *storage) alone(ctx context.Context) error {

@@ -307,6 +307,9 @@ func (b *Backup) Create(path string) error {
 	pairs := new(tree)
 	st := state{revision: b.Revision + RevisionGap}
 	for _, kv := range b.KVs {
+		if isOwn(kv.Key) {
+			continue
+		}
 		st.revision++
 		kv.Created, kv.Revision = st.revision, st.revision
 		pairs.Set(kv.Key, kv)

@@ -36,8 +36,9 @@ const (
 type EtcdOptions struct {
 	Address EtcdAddress
 	Log     *slog.Logger
-	// Name of this server, for people.
-	Name string
+	// Name of this server, for people. ID tells servers apart, the same one at
+	// each start.
+	Name, ID string
 	// CompactEvery is the time between two compactions of etcd's history, each
 	// up to where it was at the one before; 0 for none.
 	CompactEvery time.Duration

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -71,7 +72,7 @@ func (e *Etcd) writeSession(ctx context.Context) (int64, error) {
 		e.session.lease = granted.ID
 	}
 	resp, err := e.client.Txn(ctx).Then(
-		clientv3.OpPut(e.keys.session(e.writer), e.options.Name, clientv3.WithLease(e.session.lease)),
+		clientv3.OpPut(e.keys.session(e.writer), e.options.ID+" "+e.options.Name, clientv3.WithLease(e.session.lease)),
 		clientv3.OpPut(e.keys.head(), headRecord{writer: e.writer}.String()),
 	).Commit()
 	if err != nil {
@@ -118,7 +119,8 @@ func (e *Etcd) keepAlive(ctx context.Context) {
 	}
 }
 
-// Others are the names of the other servers that use the store and live.
+// Others are the names of the other servers that use the store and live. What an
+// earlier process of this server left does not count.
 func (e *Etcd) Others(ctx context.Context) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -128,8 +130,8 @@ func (e *Etcd) Others(ctx context.Context) ([]string, error) {
 	}
 	var names []string
 	for _, kv := range resp.Kvs {
-		if string(kv.Key) != e.keys.session(e.writer) {
-			names = append(names, string(kv.Value))
+		if id, name, _ := strings.Cut(string(kv.Value), " "); id != e.options.ID {
+			names = append(names, name)
 		}
 	}
 	slices.Sort(names)

@@ -45,6 +45,10 @@ func TestServersJoin(t *testing.T) {
 	if err := os.Remove(filepath.Join(second.dir, "ca.crt")); err != nil {
 		t.Fatal(err)
 	}
+	name := second.flags[2]
+	second.flags[2] = first.name
+	says(t, second.failsToStart(), "another server of this cluster is named s1 too")
+	second.flags[2] = name
 	second.start()
 	second.await()
 	for _, file := range []string{"ca.crt", "ca.key", "tokens", "admin.token"} {
