@@ -146,7 +146,10 @@ func (e *Etcd) loadFirst(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
 	for {
-		err := e.load(ctx, false)
+		err := e.probe(ctx)
+		if err == nil {
+			err = e.load(ctx, false)
+		}
 		if err == nil {
 			e.report(nil)
 			return nil
@@ -161,6 +164,14 @@ func (e *Etcd) loadFirst(ctx context.Context) error {
 		case <-time.After(time.Second):
 		}
 	}
+}
+
+// probe asks for little: without an answer the reason is said soon.
+func (e *Etcd) probe(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	_, err := e.client.Get(ctx, e.keys.head())
+	return err
 }
 
 // Run follows etcd until the context ends.
