@@ -50,7 +50,7 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	}
 	if trouble != "" {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		w.WriteHeader(http.StatusServiceUnavailable)
+		w.WriteHeader(http.StatusInternalServerError) // as Kubernetes: kubectl shows the body of no other code
 		fmt.Fprintf(w, "[-]store failed: %s\n%sreadyz check failed\n", trouble, leader)
 		return
 	}

@@ -37,7 +37,7 @@ func TestQuorumIsLost(t *testing.T) {
 	for _, s := range c.servers {
 		eventually(t, s.name+" says what is wrong", func() error {
 			code, body := s.readyz()
-			if code != http.StatusServiceUnavailable || !strings.Contains(body, "the store has no quorum: only 1 of the 3 members of etcd can be reached") {
+			if code != http.StatusInternalServerError || !strings.Contains(body, "the store has no quorum: only 1 of the 3 members of etcd can be reached") {
 				return fmt.Errorf("%d %s", code, body)
 			}
 			return nil
