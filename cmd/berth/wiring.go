@@ -185,11 +185,11 @@ func (s *server) newAgent(ctx context.Context, nodeIP netip.Addr) (err error) {
 
 // routes puts everything that listens on the one port behind one check of who asks.
 func (s *server) routes(tokens *access.Tokens, repositories http.Handler) http.Handler {
-	options := apiserver.Options{Resources: s.res, Upstream: s.upstream, Logs: s.agent, Streams: &sessions{s.agent}, Version: version, Log: s.log}
+	options := apiserver.Options{Resources: s.res, Upstream: s.upstream, Logs: s.agent, Streams: &sessions{s.agent}, Reach: s.reach, Version: version, Log: s.log}
 	if s.leadership != nil {
 		options.Cluster = s.leadership
 	}
-	api := s.here(apiserver.New(options))
+	api := apiserver.New(options)
 	page := anyAge(web.New(web.Options{Live: s.views, Resources: s.res, Tokens: tokens, Version: version, Log: s.log}))
 	extra := &endpoints{engine: s.engine, views: s.views, agent: s.agent, log: s.log}
 	mux := http.NewServeMux()

@@ -7,6 +7,7 @@ import (
 	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
 
 	"berth.dev/berth/engine/store"
 )
@@ -77,4 +78,12 @@ func ofAnyAge(r *http.Request) *http.Request {
 		return r
 	}
 	return r.WithContext(store.AnyAge(r.Context()))
+}
+
+// reach fails for a Pod whose containers this server does not reach.
+func (s *Server) reach(pod *corev1.Pod) error {
+	if s.Reach == nil {
+		return nil
+	}
+	return s.Reach(pod)
 }

@@ -30,12 +30,15 @@ type Logs interface {
 	Logs(ctx context.Context, namespace, pod, container string, opts *corev1.PodLogOptions, w io.Writer) error
 }
 
-// Options are what a Server is made of. All must be set.
+// Options are what a Server is made of. All must be set but for those that say nil.
 type Options struct {
 	Resources *resources.Resources
 	Upstream  *upstream.Upstream
 	Logs      Logs
 	Streams   Streams
+	// Reach fails for a Pod whose containers this server does not reach; nil
+	// reaches all.
+	Reach func(*corev1.Pod) error
 	// Version is Berth's own, such as v0.1.0.
 	Version string
 	// Cluster is nil for a server that has the store for itself.

@@ -70,6 +70,9 @@ func (s *Server) session(f func(http.ResponseWriter, *http.Request, *corev1.Pod)
 		if err == nil {
 			err = s.Resources.Get(r.Context(), types.NamespacedName{Namespace: r.PathValue("namespace"), Name: r.PathValue("name")}, &pod)
 		}
+		if err == nil {
+			err = s.reach(&pod)
+		}
 		if err == nil && newerWebSocket(r) {
 			err = apierrors.NewBadRequest("this WebSocket protocol is not spoken; upgrade to SPDY/3.1")
 		}
