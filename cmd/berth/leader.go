@@ -120,22 +120,22 @@ func serverOf(identity string) string {
 	return identity
 }
 
-// printLeader says which of several servers leads, and nothing where one has the
-// store for itself.
-func printLeader(ctx context.Context, c client.Client, out io.Writer) {
+// printLeader says which of several servers leads. Where one has the store for
+// itself it says nothing and returns false.
+func printLeader(ctx context.Context, c client.Client, out io.Writer) (several bool) {
 	lease, err := leaderLease(ctx, c)
 	if err != nil {
-		return // there is none, or the Sources say it better
+		return false // there is none, or the Sources say it better
 	}
 	holder := holderOf(lease)
 	if holder == "" {
 		fmt.Fprintln(out, "no server leads at the moment")
-		return
+		return true
 	}
-	ago := time.Since(lease.Spec.RenewTime.Time)
-	if ago < leaderGone {
-		fmt.Fprintf(out, "server %s leads\n", serverOf(holder))
-		return
+	if ago := time.Since(lease.Spec.RenewTime.Time); ago > leaderGone {
+		fmt.Fprintf(out, "server %s led until %s ago, and no other has taken over\n", serverOf(holder), duration.HumanDuration(ago))
+		return true
 	}
-	fmt.Fprintf(out, "server %s led until %s ago, and no other has taken over\n", serverOf(holder), duration.HumanDuration(ago))
+	fmt.Fprintf(out, "server %s leads\n", serverOf(holder))
+	return true
 }

@@ -140,6 +140,9 @@ func (s *server) assemble(ctx context.Context, nodeIP netip.Addr) (err error) {
 		return err
 	}
 	names := append(serverNames(o.nodeName, nodeIP), o.tlsNames...)
+	if at, ok := s.listener.Addr().(*net.TCPAddr); ok && !at.IP.IsUnspecified() {
+		names = append(names, at.IP.String())
+	}
 	if s.tls, err = access.ServerTLS(o.dataDir, names, now.Now); err != nil {
 		return err
 	}

@@ -47,7 +47,7 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	if s.Cluster != nil {
 		trouble = s.Cluster.Trouble()
 		name, leads := s.Cluster.Leader(r.Context())
-		leader = leaderLine(name, leads)
+		leader = leaderLine(name, leads, trouble != "")
 	}
 	if trouble != "" {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -62,10 +62,12 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "[+]store ok\n%sreadyz check passed\n", leader)
 }
 
-func leaderLine(name string, leads bool) string {
+func leaderLine(name string, leads, away bool) string {
 	switch {
 	case leads:
 		return "[+]leader ok: " + name + ", this server\n"
+	case away && name != "":
+		return "[-]leader not known without the store; the last was " + name + "\n"
 	case name != "":
 		return "[+]leader ok: " + name + "\n"
 	}

@@ -163,6 +163,9 @@ func (e *Etcd) lookAt(address string) *fault {
 		c.Close()
 		return nil
 	}
+	if codeOf(err) == codes.DeadlineExceeded {
+		return &fault{address + ": no answer", false}
+	}
 	var distrust *tls.CertificateVerificationError
 	if errors.As(err, &distrust) {
 		signed := "--store-ca " + e.options.Address.CA
