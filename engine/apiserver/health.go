@@ -37,6 +37,13 @@ func (s *Server) health() {
 			return 1
 		}
 		return 0
+	}), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "berth_store_available", Help: "1 while the store can be read and written, 0 while it cannot.",
+	}, func() float64 {
+		if s.Cluster.Trouble() == "" {
+			return 1
+		}
+		return 0
 	}))
 }
 

@@ -169,11 +169,11 @@ func TestAMemberOfEtcdIsKilled(t *testing.T) {
 	}
 	time.Sleep(2 * time.Second)
 	c.etcd.Kill(0)
-	time.Sleep(4 * time.Second)
+	time.Sleep(3 * time.Second)
 	c.etcd.Start(0)
 	time.Sleep(time.Second)
 	c.etcd.Kill(1)
-	time.Sleep(4 * time.Second)
+	time.Sleep(3 * time.Second)
 	cancel()
 	<-done
 	<-done
