@@ -12,5 +12,7 @@ say "# Compiling 1,000 objects, and after a change of one file"
 one -bench . -benchtime 5x ./cue
 say "# The store: writes with 32 writers, synced to disk"
 one -bench . -benchtime 2s ./engine/store
+say "# A write and a read of one of 4 clients: the store in a file, in etcd, in etcd of three members on this disk"
+one -bench . -benchtime 1x ./test/ha | sed 's/\t/\n\t/g' | grep -vE '^\s*$|ns/op'
 say "# The API: lists of 10,000 Pods, 200 calls a second beside them, 1,000 watchers, a start with 100,000"
 one -bench . -benchtime 3x ./engine/apiserver

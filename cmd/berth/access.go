@@ -23,15 +23,12 @@ func peopleOnly(h http.Handler) http.Handler {
 
 // advertised is where pods reach a server that listens on an address: a node
 // that listens everywhere is reached at its own.
-func advertised(on net.Addr, node netip.Addr) []netip.AddrPort {
-	at, err := netip.ParseAddrPort(on.String())
-	if err != nil {
-		return nil
-	}
+func advertised(on net.Addr, node netip.Addr) netip.AddrPort {
+	at := on.(*net.TCPAddr).AddrPort()
 	if a := at.Addr().Unmap(); !a.IsUnspecified() && a.Is4() {
 		node = a
 	}
-	return []netip.AddrPort{netip.AddrPortFrom(node, at.Port())}
+	return netip.AddrPortFrom(node, at.Port())
 }
 
 // inClusterNames are those by which pods know the API.

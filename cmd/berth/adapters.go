@@ -30,7 +30,7 @@ import (
 
 // revisions fetches from the built-in endpoint or from a remote.
 type revisions struct {
-	builtIn *receive.Server
+	builtIn *receive.Server // nil where several servers share a store
 	remote  *git.Fetcher
 }
 
@@ -40,7 +40,9 @@ var _ sync.Fetcher = (*revisions)(nil)
 func (f *revisions) Fetch(ctx context.Context, src *v1alpha1.Source) (revision.Revision, error) {
 	var rev revision.Revision
 	var err error
-	if src.Spec.URL == "" {
+	if src.Spec.URL == "" && f.builtIn == nil {
+		err = errNoURL
+	} else if src.Spec.URL == "" {
 		rev, err = f.builtIn.Revision(ctx, src.Name, src.Spec.Ref, src.Spec.Path)
 	} else {
 		rev, err = f.remote.Fetch(ctx, src)
@@ -58,6 +60,9 @@ func (f *revisions) Fetch(ctx context.Context, src *v1alpha1.Source) (revision.R
 	}
 	return rev, &sync.FetchError{Reason: reason, Err: err}
 }
+
+// errNoURL: what is pushed to a server is on its disk alone, and any server may lead.
+var errNoURL = errors.New("a cluster of several servers keeps no repositories of its own: push to a Git server, and name it in the url of a Source (kubectl apply)")
 
 // manifests compiles with CUE.
 type manifests struct{ compiler *cue.Compiler }
@@ -78,7 +83,9 @@ type pushGate struct {
 	engine    *sync.Engine
 	views     *live.Cluster
 	resources *resources.Resources
-	log       *slog.Logger
+	// shared: other servers may fetch what this one keeps.
+	shared bool
+	log    *slog.Logger
 }
 
 var _ receive.Gate = (*pushGate)(nil)
@@ -98,6 +105,9 @@ func (g *pushGate) Check(ctx context.Context, p receive.Push, out io.Writer) err
 	src := g.source(p.Repository)
 	if src.Spec.URL != "" {
 		return fmt.Errorf("Source %s deploys from %s: push there", src.Name, src.Spec.URL)
+	}
+	if g.shared {
+		return errNoURL
 	}
 	branch, isBranch := strings.CutPrefix(p.Ref, "refs/heads/")
 	deployed := isBranch && branch == src.Spec.Ref.Branch

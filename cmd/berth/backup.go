@@ -94,7 +94,8 @@ applied again as their repositories say. A backup that is cut off or altered is
 refused as a whole.
 
 With --data-dir the store is made before the first start of a server, in a data
-directory that has none.`,
+directory that has none. For a store in etcd, start the server first, with the
+secrets.key of the backup, and restore then.`,
 		Example: `  berth restore shop.backup
   berth restore shop.backup --key-file old/secrets.key    after the key was rotated
   berth restore shop.backup --data-dir /var/lib/berth     before the first start`,
@@ -172,6 +173,7 @@ func restoreOffline(in io.Reader, dir, keyFile string, out io.Writer) error {
 	if err := takeKeys(dir, keyFile); err != nil {
 		return err
 	}
+	forgetLeader(b)
 	if err := b.Create(path); err != nil {
 		return err
 	}

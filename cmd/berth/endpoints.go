@@ -80,6 +80,10 @@ func (e *endpoints) plan(w http.ResponseWriter, r *http.Request) {
 
 // images imports the archive in the body.
 func (e *endpoints) images(w http.ResponseWriter, r *http.Request) {
+	if e.agent == nil {
+		http.Error(w, "this server has no agent, so it has no images: load it at the servers of the nodes (berth up)", http.StatusServiceUnavailable)
+		return
+	}
 	names, err := e.agent.LoadImage(r.Context(), http.MaxBytesReader(w, r.Body, maxImage))
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)

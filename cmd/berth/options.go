@@ -13,9 +13,13 @@ import (
 // defaultDataDir is where a server keeps everything.
 const defaultDataDir = "/var/lib/berth"
 
-// options of berth up.
+// options of berth up and berth server.
 type options struct {
+	// agent: the agent of this machine runs too.
+	agent       bool
+	store       storeOptions
 	listen      string
+	tlsNames    []string
 	dataDir     string
 	binDir      string
 	nodeName    string
@@ -29,14 +33,21 @@ type options struct {
 }
 
 func (o *options) register(f *pflag.FlagSet) {
-	f.StringVar(&o.listen, "listen", "0.0.0.0:7443", "address and port of the API, the page and the Git endpoint")
-	f.StringVar(&o.dataDir, "data-dir", defaultDataDir, "where everything is kept")
+	o.registerServer(f)
 	f.StringVar(&o.binDir, "bin-dir", "", "where containerd, its shim and runc are (default: beside berth)")
 	f.StringVar(&o.nodeName, "node-name", "", "name of this node (default: the host name)")
 	f.StringVar(&o.nodeIP, "node-ip", "", "address of this node (default: that of the default route)")
+	f.StringVar(&o.containerd, "containerd", "", "socket of a containerd to use (default: start one of our own)")
+}
+
+// registerServer adds the flags of the control plane.
+func (o *options) registerServer(f *pflag.FlagSet) {
+	o.store.register(f)
+	f.StringVar(&o.listen, "listen", "0.0.0.0:7443", "address and port of the API, the page and the Git endpoint")
+	f.StringVar(&o.dataDir, "data-dir", defaultDataDir, "where everything is kept")
+	f.StringSliceVar(&o.tlsNames, "tls-san", nil, "more names and addresses for the server's certificate, such as that of a load balancer")
 	f.StringVar(&o.clusterCIDR, "cluster-cidr", "10.42.0.0/16", "range of the pods' addresses; each node takes a /24")
 	f.StringVar(&o.serviceCIDR, "service-cidr", "10.43.0.0/16", "range of the Services' addresses")
-	f.StringVar(&o.containerd, "containerd", "", "socket of a containerd to use (default: start one of our own)")
 	f.BoolVar(&o.allowLocal, "allow-local-sources", false, "let Sources name http, loopback and link-local addresses")
 	f.BoolVar(&o.allowFile, "allow-file-sources", false, "let Sources name file:// URLs")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -64,6 +75,9 @@ func (o *options) ranges() (ranges, error) {
 func (o *options) complete() error {
 	var err error
 	if o.dataDir, err = filepath.Abs(o.dataDir); err != nil {
+		return err
+	}
+	if err := o.store.complete(o.dataDir); err != nil {
 		return err
 	}
 	if o.binDir == "" {

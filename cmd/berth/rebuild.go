@@ -22,6 +22,7 @@ import (
 // opener opens the store of a data directory, and builds it anew when it is lost.
 type opener struct {
 	dataDir, node string
+	keyFile       string
 	resources     func(store.Store) *resources.Resources
 	log           *slog.Logger
 }
@@ -91,7 +92,7 @@ func (o *opener) rebuild(ctx context.Context, damaged *store.DamagedError, pods 
 
 // seal puts the encryption of Secrets around a store.
 func (o *opener) seal(ctx context.Context, b *store.Bolt) (*store.Sealed, error) {
-	return store.Seal(ctx, b, keyPath(o.dataDir), resources.Sealed()...)
+	return store.Seal(ctx, b, o.keyFile, resources.Sealed()...)
 }
 
 // setAside gives the file a second name, under which it stays.

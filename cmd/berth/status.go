@@ -71,6 +71,11 @@ func showStatus(ctx context.Context, c client.Client, out io.Writer, args []stri
 	if output == "json" {
 		return printJSON(out, &all)
 	}
+	several := printLeader(ctx, c, out)
+	if len(all.Items) == 0 && several {
+		fmt.Fprintln(out, "no Sources yet: apply a Source with the url of a repository")
+		return nil
+	}
 	if len(all.Items) == 0 {
 		fmt.Fprintln(out, "no Sources yet: push a repository to /git/NAME.git")
 		return nil

@@ -20,8 +20,11 @@ func (s *server) forgetStopped(ctx context.Context) error {
 	if _, err := os.Stat(mark); err != nil {
 		return nil
 	}
-	if err := s.forgetHealth(ctx); err != nil {
-		return err
+	// Where others may lead, the leader sees from the Pods how the Sources are.
+	if s.etcd == nil {
+		if err := s.forgetHealth(ctx); err != nil {
+			return err
+		}
 	}
 	if err := s.forgetReadiness(ctx); err != nil {
 		return err
@@ -59,7 +62,8 @@ func (s *server) forgetReadiness(ctx context.Context) error {
 	}
 	for i := range pods.Items {
 		p := &pods.Items[i]
-		if p.Spec.NodeName == "" || p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
+		elsewhere := s.etcd != nil && p.Spec.NodeName != s.options.nodeName
+		if elsewhere || p.Spec.NodeName == "" || p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
 			continue
 		}
 		for j := range p.Status.Conditions {

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
+	"berth.dev/berth/engine/election"
 	"berth.dev/berth/engine/store"
 	"berth.dev/berth/engine/sync"
 )
@@ -25,7 +27,8 @@ const maxBackup = 8 << 30
 // storage are the calls that look after the store as a whole.
 type storage struct {
 	sealed  *store.Sealed
-	bolt    *store.Bolt // nil when the store is another one
+	bolt    *store.Bolt // the store, or nil
+	etcd    *store.Etcd // the store, or nil
 	engine  *sync.Engine
 	keyFile string
 	log     *slog.Logger
@@ -60,6 +63,7 @@ func (s *storage) restore(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
+	forgetLeader(b)
 	// A client that goes away does not end what has begun.
 	did, err := s.sealed.Restore(context.WithoutCancel(r.Context()), b, keys)
 	if err != nil {
@@ -80,6 +84,10 @@ type rotateAnswer struct {
 // rotateKey seals all Secrets with a new key.
 func (s *storage) rotateKey(w http.ResponseWriter, r *http.Request) {
 	ctx := context.WithoutCancel(r.Context())
+	if err := s.alone(ctx); err != nil {
+		http.Error(w, err.Error(), http.StatusConflict)
+		return
+	}
 	n, err := s.sealed.Rotate(ctx)
 	if err == nil {
 		err = s.sweep(ctx)
@@ -91,6 +99,26 @@ func (s *storage) rotateKey(w http.ResponseWriter, r *http.Request) {
 	}
 	s.log.Info("the key of Secrets was rotated", "secrets", n)
 	reply(w, rotateAnswer{Secrets: n, KeyFile: s.keyFile})
+}
+
+// leaseKey is where the Lease of the leader is. It is no part of a restore, which
+// so ends the leader's time: the next begins with what was restored.
+const leaseKey = "/coordination.k8s.io/leases/" + election.Namespace + "/" + election.Name
+
+func forgetLeader(b *store.Backup) {
+	b.KVs = slices.DeleteFunc(b.KVs, func(kv store.KV) bool { return kv.Key == leaseKey })
+}
+
+// alone: no other server needs the present key.
+func (s *storage) alone(ctx context.Context) error {
+	if s.etcd == nil {
+		return nil
+	}
+	others, err := s.etcd.Others(ctx)
+	if err != nil || len(others) == 0 {
+		return err
+	}
+	return fmt.Errorf("the servers %s read Secrets with the present key, and would be locked out: stop them, call this again at the one that is left, copy its %s to the others, and start them", strings.Join(others, ", "), s.keyFile)
 }
 
 // sweep removes what the file still holds of replaced values.
@@ -114,5 +142,3 @@ func (s *storage) sealAll(ctx context.Context) error {
 	}
 	return nil
 }
-
-func keyPath(dataDir string) string { return filepath.Join(dataDir, keysFile) }

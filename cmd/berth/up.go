@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"syscall"
@@ -17,7 +16,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"berth.dev/berth/engine/access"
 	"berth.dev/berth/nodeagent"
 )
 
@@ -32,9 +30,12 @@ func upCommand() *cobra.Command {
 		Long: `Run the control plane and the node agent of this machine in one process.
 
 Everything is kept under the data directory. When berth up ends, containers go
-on running; the next berth up takes them over. berth down ends them.`,
+on running; the next berth up takes them over. berth down ends them.
+
+With --store, several machines are one cluster: see docs/high-availability.md.`,
 		Example: `  berth up
-  berth up --data-dir /srv/berth --listen 127.0.0.1:7443`,
+  berth up --data-dir /srv/berth --listen 127.0.0.1:7443
+  berth up --store etcd://10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379 --store-ca ca.pem`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return up(cmd.Context(), o, cmd.ErrOrStderr()) },
 	}
@@ -43,39 +44,11 @@ on running; the next berth up takes them over. berth down ends them.`,
 }
 
 func up(ctx context.Context, o options, stderr io.Writer) error {
-	if err := o.complete(); err != nil {
-		return err
-	}
 	if os.Geteuid() != 0 {
 		return errors.New("berth up makes namespaces, mounts and network rules: run it as root")
 	}
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
-		return fmt.Errorf("--log-level %q is not debug, info, warn or error", o.logLevel)
-	}
-	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
-	quietLibraries(log)
-	debug.SetGCPercent(gcPercent)
-	if err := os.MkdirAll(o.dataDir, 0o700); err != nil {
-		return fmt.Errorf("make the data directory: %w", err)
-	}
-	lock, err := lockDataDir(o.dataDir)
-	if err != nil {
-		return err
-	}
-	defer lock.Close()
-	s, err := newServer(o, log)
-	if err != nil {
-		return err
-	}
-	address := reachable(s.listener.Addr())
-	config, err := writeKubeconfig(o.dataDir, address)
-	if err != nil {
-		return err
-	}
-	return s.run(ctx, func() {
-		log.Info("berth is up", "address", address, "kubeconfig", config, "token", access.AdminTokenFile(o.dataDir))
-	})
+	o.agent = true
+	return serve(ctx, o, stderr)
 }
 
 // reachable is the address of the server for clients on this machine.

@@ -26,10 +26,10 @@ import (
 	"berth.dev/berth/cue"
 	"berth.dev/berth/engine/access"
 	"berth.dev/berth/engine/apiserver"
-	"berth.dev/berth/engine/controllers"
 	"berth.dev/berth/engine/live"
 	"berth.dev/berth/engine/recovery"
 	"berth.dev/berth/engine/resources"
+	"berth.dev/berth/engine/shared"
 	"berth.dev/berth/engine/store"
 	"berth.dev/berth/engine/sync"
 	"berth.dev/berth/engine/web"
@@ -41,114 +41,179 @@ import (
 // shutdown is how long open requests may take to end.
 const shutdown = 2 * time.Second
 
-// server is the control plane and the agent of one machine.
+// server is the control plane and, with berth up, the agent of one machine.
 type server struct {
-	options  options
-	log      *slog.Logger
-	store    *store.Bolt
-	sealed   *store.Sealed
-	storage  *storage
-	keeper   *recovery.Keeper
-	views    *live.Cluster
-	res      *resources.Resources
-	control  *controllers.Controllers
-	engine   *sync.Engine
-	agent    *nodeagent.Agent
-	handler  http.Handler
-	tls      *tls.Config
-	listener net.Listener
+	options     options
+	log         *slog.Logger
+	upstream    *upstream.Upstream
+	ranges      ranges
+	store       *running
+	bolt        *store.Bolt // the store, or nil
+	etcd        *store.Etcd // the store, or nil
+	sealed      *store.Sealed
+	files       *shared.Files // nil without etcd
+	storage     *storage
+	keeper      *recovery.Keeper // nil with etcd
+	views       *live.Cluster
+	res         *resources.Resources
+	syncOptions sync.Options
+	loops       *loops       // those of a server that has the store for itself, or nil
+	leadership  *leadership  // nil without etcd
+	engine      *sync.Engine // to check what would change
+	agent       *nodeagent.Agent
+	account     *access.AccountKey // signs the tokens of service accounts
+	users       *access.Users
+	handler     http.Handler
+	tls         *tls.Config
+	ca          []byte // the authority's certificate, as PEM
+	listener    net.Listener
+	advertised  netip.AddrPort // where pods and other machines reach the listener
 }
 
-// newServer puts the parts together. It starts none of them, but takes the port.
-func newServer(o options, log *slog.Logger) (s *server, err error) {
+// newServer puts the parts together. It starts none of them but the store, and
+// takes the port.
+func newServer(ctx context.Context, o options, log *slog.Logger) (s *server, err error) {
 	s = &server{options: o, log: log, views: live.New()}
-	ranges, err := o.ranges()
-	if err != nil {
+	if s.ranges, err = o.ranges(); err != nil {
 		return nil, err
 	}
 	nodeIP, err := nodeAddress(o.nodeIP)
 	if err != nil {
 		return nil, err
 	}
-	up, err := upstream.New()
-	if err != nil {
+	if s.upstream, err = upstream.New(); err != nil {
 		return nil, err
 	}
-	// The port before the file: who finds it taken has changed nothing.
+	// The port before the store: who finds it taken has changed nothing.
 	if s.listener, err = listen(o.listen); err != nil {
 		return nil, err
 	}
-	listener := s.listener // what is returned with an error is no server
-	defer func() {
-		if err != nil {
-			listener.Close()
-		}
-	}()
-	now := clock.RealClock{}
-	key, err := access.OpenAccountKey(o.dataDir)
-	if err != nil {
-		return nil, err
+	s.advertised = advertised(s.listener.Addr(), nodeIP)
+	if err := s.assemble(ctx, nodeIP); err != nil {
+		return nil, s.abandon(err)
 	}
-	opener := &opener{dataDir: o.dataDir, node: o.nodeName, log: log, resources: func(over store.Store) *resources.Resources {
-		return resources.New(resources.Options{Store: over, Upstream: up, Clock: now, ServiceCIDR: ranges.services, Signer: key})
-	}}
-	if s.store, err = opener.open(context.Background()); err != nil {
-		return nil, err
-	}
-	s.store.Log = log
-	if s.sealed, err = opener.seal(context.Background(), s.store); err != nil {
-		return nil, err
-	}
-	s.res = opener.resources(s.sealed)
-	s.keeper = recovery.New(recovery.Options{Resources: s.res, Store: s.sealed, Path: opener.recoveryPath(), Clock: now, Log: log})
-	compiler, err := cue.New()
-	if err != nil {
-		return nil, fmt.Errorf("load the schemas: %w", err)
-	}
-	gate := &pushGate{views: s.views, resources: s.res, log: log}
-	repositories := receive.New(receive.Options{Dir: filepath.Join(o.dataDir, "git"), Gate: gate, User: userName, Log: log})
-	fetcher := git.New(git.Options{Dir: filepath.Join(o.dataDir, "clones"), Log: log, AllowLocal: o.allowLocal, AllowFile: o.allowFile})
-	names := append(serverNames(o.nodeName, nodeIP), inClusterNames(ranges.services)...)
-	if s.tls, err = access.ServerTLS(o.dataDir, names, now.Now); err != nil {
-		return nil, err
-	}
-	ca, err := os.ReadFile(access.CAFile(o.dataDir))
-	if err != nil {
-		return nil, err
-	}
-	s.control = controllers.New(controllers.Options{
-		Resources: s.res, Live: s.views, Clock: now, Log: log,
-		CA: ca, ServiceCIDR: ranges.services, Servers: func() []netip.AddrPort { return advertised(listener.Addr(), nodeIP) },
-	})
-	s.engine = sync.New(sync.Options{
-		Resources: s.res, Live: s.views, Clock: now, Log: log,
-		Fetcher: &revisions{builtIn: repositories, remote: fetcher}, Compiler: &manifests{compiler},
-	})
-	gate.engine = s.engine
-	s.storage = &storage{sealed: s.sealed, bolt: s.store, engine: s.engine, keyFile: keyPath(o.dataDir), log: log}
-	s.agent, err = nodeagent.New(nodeagent.Options{
-		Client: s.res, NodeName: o.nodeName, NodeIP: nodeIP, DataDir: o.dataDir, BinDir: o.binDir,
-		ClusterCIDR: ranges.cluster, PodCIDR: ranges.pods, ServiceCIDR: ranges.services,
-		ContainerdAddress: o.containerd, Version: version, Log: log, Clock: now,
-	})
-	if err != nil {
-		return nil, err
-	}
-	tokens, err := access.OpenTokens(o.dataDir)
-	if err != nil {
-		return nil, err
-	}
-	users := &access.Users{Tokens: tokens, Accounts: &access.Accounts{Key: key, Objects: s.res, Now: now.Now}}
-	s.handler = s.routes(up, users, key, repositories)
 	return s, nil
 }
 
-// routes puts everything that listens on the one port behind one check of who asks.
-func (s *server) routes(up *upstream.Upstream, users *access.Users, key *access.AccountKey, repositories http.Handler) http.Handler {
-	api := apiserver.New(apiserver.Options{
-		Resources: s.res, Upstream: up, Logs: s.agent, Streams: &sessions{s.agent}, Usage: s.agent, Users: users, AccountKeys: key.PublicKeys(), Version: version, Log: s.log,
+// abandon gives back what a server that will not run has taken.
+func (s *server) abandon(err error) error {
+	s.listener.Close()
+	if s.store != nil {
+		err = errors.Join(err, s.store.close())
+	}
+	return err
+}
+
+func (s *server) assemble(ctx context.Context, nodeIP netip.Addr) (err error) {
+	o, now := s.options, clock.RealClock{}
+	if o.store.shared() {
+		err = s.openEtcd(ctx)
+	} else {
+		err = s.openFile(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	s.res = s.resources(s.sealed)
+	names := append(serverNames(o.nodeName, nodeIP), inClusterNames(s.ranges.services)...)
+	names = append(names, o.tlsNames...)
+	if at, ok := s.listener.Addr().(*net.TCPAddr); ok && !at.IP.IsUnspecified() {
+		names = append(names, at.IP.String())
+	}
+	if s.tls, err = access.ServerTLS(o.dataDir, names, now.Now); err != nil {
+		return err
+	}
+	if s.ca, err = os.ReadFile(access.CAFile(o.dataDir)); err != nil {
+		return err
+	}
+	tokens, err := access.OpenTokens(o.dataDir)
+	if err != nil {
+		return err
+	}
+	s.users = &access.Users{Tokens: tokens, Accounts: &access.Accounts{Key: s.account, Objects: s.res, Now: now.Now}}
+	compiler, err := cue.New()
+	if err != nil {
+		return fmt.Errorf("load the schemas: %w", err)
+	}
+	gate := &pushGate{views: s.views, resources: s.res, shared: s.etcd != nil, log: s.log}
+	repositories := receive.New(receive.Options{Dir: filepath.Join(o.dataDir, "git"), Gate: gate, User: userName, Log: s.log})
+	fetcher := &revisions{remote: git.New(git.Options{Dir: filepath.Join(o.dataDir, "clones"), Log: s.log, AllowLocal: o.allowLocal, AllowFile: o.allowFile})}
+	if s.etcd == nil {
+		fetcher.builtIn = repositories
+	}
+	s.syncOptions = sync.Options{Resources: s.res, Live: s.views, Clock: now, Log: s.log, Fetcher: fetcher, Compiler: &manifests{compiler}}
+	if s.etcd == nil {
+		s.keeper = recovery.New(recovery.Options{Resources: s.res, Store: s.sealed, Path: s.opener().recoveryPath(), Clock: now, Log: s.log})
+		s.loops = s.newLoops(s.res, s.views)
+		s.engine = s.loops.engine
+	} else {
+		s.leadership = newLeadership(s.etcd, s.res)
+		s.engine = sync.NewChecker(s.syncOptions)
+	}
+	gate.engine = s.engine
+	s.storage = &storage{sealed: s.sealed, bolt: s.bolt, etcd: s.etcd, engine: s.engine, keyFile: o.store.keyFile, log: s.log}
+	if o.agent {
+		if err := s.newAgent(ctx, nodeIP); err != nil {
+			return err
+		}
+	}
+	s.handler = s.routes(repositories)
+	return nil
+}
+
+// openFile opens and starts the store that this server has for itself.
+func (s *server) openFile(ctx context.Context) (err error) {
+	if s.account, err = access.OpenAccountKey(s.options.dataDir); err != nil {
+		return err
+	}
+	opener := s.opener()
+	if s.bolt, err = opener.open(ctx); err != nil {
+		return err
+	}
+	s.bolt.Log = s.log
+	s.store = startStore(s.bolt)
+	s.sealed, err = opener.seal(ctx, s.bolt)
+	return err
+}
+
+func (s *server) opener() *opener {
+	return &opener{dataDir: s.options.dataDir, keyFile: s.options.store.keyFile, node: s.options.nodeName, log: s.log, resources: s.resources}
+}
+
+// resources are the objects in a store.
+func (s *server) resources(over store.Store) *resources.Resources {
+	return resources.New(resources.Options{Store: over, Upstream: s.upstream, Clock: clock.RealClock{}, ServiceCIDR: s.ranges.services, Signer: s.account})
+}
+
+func (s *server) newAgent(ctx context.Context, nodeIP netip.Addr) (err error) {
+	o, pods := s.options, s.ranges.pods
+	if s.etcd != nil {
+		if pods, err = podRange(ctx, s.sealed, s.res, s.ranges.cluster, o.nodeName); err != nil {
+			return err
+		}
+	}
+	s.agent, err = nodeagent.New(nodeagent.Options{
+		Client: s.res, NodeName: o.nodeName, NodeIP: nodeIP, DataDir: o.dataDir, BinDir: o.binDir,
+		ClusterCIDR: s.ranges.cluster, PodCIDR: pods, ServiceCIDR: s.ranges.services,
+		ContainerdAddress: o.containerd, Version: version, Log: s.log, Clock: clock.RealClock{},
 	})
-	page := web.New(web.Options{Live: s.views, Resources: s.res, Tokens: users.Tokens, Version: version, Log: s.log})
+	return err
+}
+
+// routes puts everything that listens on the one port behind one check of who asks.
+func (s *server) routes(repositories http.Handler) http.Handler {
+	options := apiserver.Options{
+		Resources: s.res, Upstream: s.upstream, Logs: s.agent, Streams: &sessions{s.agent}, Reach: s.reach,
+		Users: s.users, AccountKeys: s.account.PublicKeys(), Version: version, Log: s.log,
+	}
+	if s.agent != nil {
+		options.Usage = s.agent
+	}
+	if s.leadership != nil {
+		options.Cluster = s.leadership
+	}
+	api := apiserver.New(options)
+	page := anyAge(web.New(web.Options{Live: s.views, Resources: s.res, Tokens: s.users.Tokens, Version: version, Log: s.log}))
 	extra := &endpoints{engine: s.engine, views: s.views, agent: s.agent, log: s.log}
 	mux := http.NewServeMux()
 	mux.Handle("/git/", requireUser(repositories, access.Admin))
@@ -157,13 +222,13 @@ func (s *server) routes(up *upstream.Upstream, users *access.Users, key *access.
 	mux.Handle("GET /berth/v1/backup", requireUser(http.HandlerFunc(s.storage.backup), access.Admin))
 	mux.Handle("POST /berth/v1/restore", requireUser(http.HandlerFunc(s.storage.restore), access.Admin))
 	mux.Handle("POST /berth/v1/secrets/rotate-key", requireUser(http.HandlerFunc(s.storage.rotateKey), access.Admin))
-	(&tokenEndpoints{tokens: users.Tokens, dataDir: s.options.dataDir, log: s.log}).register(mux)
+	(&tokenEndpoints{tokens: s.users.Tokens, dataDir: s.options.dataDir, log: s.log}).register(mux)
 	for _, path := range []string{"/.well-known/openid-configuration", "/openid/v1/jwks", "/api", "/api/", "/apis", "/apis/", "/version", "/healthz", "/livez", "/readyz", "/openapi/", "/metrics"} {
 		mux.Handle(path, api)
 	}
 	mux.Handle("/", peopleOnly(page))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if user, ok := users.Request(r); ok {
+		if user, ok := s.users.Request(r); ok {
 			r = r.WithContext(access.With(r.Context(), user))
 		}
 		mux.ServeHTTP(w, r)
@@ -194,18 +259,15 @@ func userName(r *http.Request) string {
 
 // run runs all parts until the context ends or one of them fails.
 func (s *server) run(ctx context.Context, ready func()) error {
-	// The store outlives the others, so that their last writes are kept.
-	storeCtx, closeStore := context.WithCancel(context.WithoutCancel(ctx))
-	stored := make(chan error, 1)
 	ctx, end := context.WithCancel(ctx)
 	defer end()
 	go func() {
-		defer end() // without a store nothing goes on
-		stored <- s.store.Run(storeCtx)
+		<-s.store.ended
+		end() // without a store nothing goes on
 	}()
 	err := s.runParts(ctx, ready)
-	closeStore()
-	return errors.Join(err, <-stored)
+	// The store outlives the others, so that their last writes are kept.
+	return errors.Join(err, s.store.close())
 }
 
 func (s *server) runParts(ctx context.Context, ready func()) error {
@@ -220,10 +282,16 @@ func (s *server) runParts(ctx context.Context, ready func()) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.views.Run(ctx, s.res) })
-	g.Go(func() error { return s.keeper.Run(ctx) })
-	g.Go(func() error { return s.control.Run(ctx) })
-	g.Go(func() error { return s.engine.Run(ctx) })
-	g.Go(func() error { return s.agent.Run(ctx) })
+	if s.leadership != nil {
+		g.Go(func() error { return s.files.Run(ctx) })
+		g.Go(func() error { return s.leadership.run(ctx, s) })
+	} else {
+		g.Go(func() error { return s.keeper.Run(ctx) })
+		g.Go(func() error { return s.loops.run(ctx) })
+	}
+	if s.agent != nil {
+		g.Go(func() error { return s.agent.Run(ctx) })
+	}
 	g.Go(func() error { return s.serve(ctx) })
 	ready()
 	return g.Wait()

@@ -31,6 +31,9 @@ func (s *Server) writeLogs(w http.ResponseWriter, r *http.Request) error {
 	if err := s.Resources.Get(r.Context(), key, &pod); err != nil {
 		return err
 	}
+	if err := s.reach(&pod); err != nil {
+		return err
+	}
 	opts, err := logOptions(r.URL.Query())
 	if err != nil {
 		return err

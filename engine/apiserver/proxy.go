@@ -61,6 +61,10 @@ func (s *Server) proxied(find func(*http.Request) (backend, error)) http.Handler
 			http.Redirect(w, r, (&url.URL{Path: prefix + "/", RawQuery: r.URL.RawQuery}).String(), http.StatusMovedPermanently)
 			return
 		}
+		if err := s.reach(b.pod); err != nil {
+			s.fail(w, err)
+			return
+		}
 		s.forward(b, prefix).ServeHTTP(w, r)
 	}
 }

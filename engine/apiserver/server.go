@@ -35,7 +35,8 @@ type Logs interface {
 // before it is cut off.
 const watchWrite = 30 * time.Second
 
-// Options are what a Server is made of. All must be set but Usage and WatchWrite.
+// Options are what a Server is made of. All must be set
+// but WatchWrite and those that may be nil.
 type Options struct {
 	Resources *resources.Resources
 	Upstream  *upstream.Upstream
@@ -47,8 +48,13 @@ type Options struct {
 	Users Users
 	// AccountKeys are the public keys of the service accounts' tokens.
 	AccountKeys any
+	// Reach fails for a Pod whose containers this server does not reach; nil
+	// reaches all.
+	Reach func(*corev1.Pod) error
 	// Version is Berth's own, such as v0.1.0.
 	Version string
+	// Cluster is nil for a server that has the store for itself.
+	Cluster Cluster
 	Log     *slog.Logger
 	// WatchWrite is how long a client of a watch may take to receive one event
 	// before it is cut off. Default 30 s.
@@ -71,9 +77,7 @@ func New(o Options) *Server {
 	o.WatchWrite = cmp.Or(o.WatchWrite, watchWrite)
 	s := &Server{Options: o, mux: http.NewServeMux(), managers: newManagers(o.Upstream.Scheme()), frames: newFrames(), metrics: newMetrics(o.Resources), turns: newTurns()}
 	s.access = &authorize.Authorizer{Pods: s.podsOn}
-	for _, path := range []string{"/healthz", "/livez", "/readyz"} {
-		s.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") })
-	}
+	s.health()
 	s.mux.HandleFunc("GET /version", s.version)
 	s.mux.Handle("GET /metrics", s.metrics.handler())
 	s.discovery()
@@ -175,6 +179,7 @@ type request struct {
 func (s *Server) handle(row *resources.Resource, f func(http.ResponseWriter, *request) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		user, _ := access.From(r.Context())
+		r = ofAnyAge(r)
 		q := &request{Request: r, row: row, user: user, namespace: r.PathValue("namespace"), name: r.PathValue("name")}
 		if row.Kind == "Namespace" {
 			q.namespace, q.name = "", q.namespace

@@ -61,6 +61,9 @@ func (s *Server) session(f func(http.ResponseWriter, *http.Request, *corev1.Pod)
 		var pod corev1.Pod
 		err := s.Resources.Get(r.Context(), types.NamespacedName{Namespace: r.PathValue("namespace"), Name: r.PathValue("name")}, &pod)
 		if err == nil {
+			err = s.reach(&pod)
+		}
+		if err == nil {
 			err = f(w, r, &pod)
 		}
 		if err != nil {

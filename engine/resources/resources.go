@@ -2,7 +2,6 @@ package resources
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"reflect"
@@ -108,7 +107,7 @@ func (r *Resources) Get(ctx context.Context, key types.NamespacedName, into clie
 func (r *Resources) load(ctx context.Context, row *Resource, namespace, name string) (client.Object, store.KV, error) {
 	kv, ok, err := r.store.Get(ctx, row.key(namespace, name))
 	if err != nil {
-		return nil, store.KV{}, apierrors.NewInternalError(err)
+		return nil, store.KV{}, fault(err)
 	}
 	if !ok {
 		return nil, store.KV{}, apierrors.NewNotFound(row.GroupResource(), name)
@@ -150,11 +149,8 @@ func (r *Resources) Objects(ctx context.Context, row *Resource, q ListRequest) (
 	request := store.ListRequest{Prefix: row.prefix(q.Namespace), From: q.From, Limit: q.Limit, At: q.At}
 	for {
 		page, err := r.store.List(ctx, request)
-		if errors.Is(err, store.ErrExpired) {
-			return ListResult{}, apierrors.NewResourceExpired(err.Error())
-		}
 		if err != nil {
-			return ListResult{}, apierrors.NewInternalError(err)
+			return ListResult{}, fault(err)
 		}
 		result.Revision = page.Revision
 		objs, err := row.decodeAll(page.KVs, want)

@@ -151,7 +151,7 @@ func (t *Tx) holder(ctx context.Context, key string) (string, error) {
 	}
 	kv, taken, err := t.r.store.Get(ctx, key)
 	if err != nil {
-		return "", apierrors.NewInternalError(err)
+		return "", fault(err)
 	}
 	if !taken {
 		return "", nil

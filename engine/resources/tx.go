@@ -319,7 +319,7 @@ func (t *Tx) fill(revisions []int64) {
 func (t *Tx) explain(err error) error {
 	var conflict *store.ConflictError
 	if !errors.As(err, &conflict) {
-		return apierrors.NewInternalError(err)
+		return fault(err)
 	}
 	for _, c := range t.changes {
 		if c.main == nil || c.main.Key != conflict.Key {

@@ -66,7 +66,7 @@ func (r *Resources) Changes(ctx context.Context, row *Resource, q WatchRequest) 
 	}
 	source, err := r.store.Watch(ctx, row.prefix(q.Namespace), q.After)
 	if err != nil {
-		return nil, watchError(err)
+		return nil, fault(err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	w := &watcher{
@@ -77,13 +77,6 @@ func (r *Resources) Changes(ctx context.Context, row *Resource, q WatchRequest) 
 	}
 	go w.run(ctx, initial)
 	return w, nil
-}
-
-func watchError(err error) *apierrors.StatusError {
-	if errors.Is(err, store.ErrExpired) {
-		return apierrors.NewResourceExpired(err.Error())
-	}
-	return apierrors.NewInternalError(err)
 }
 
 // watcher turns the store's events into those of a kind.
@@ -126,7 +119,7 @@ func (w *watcher) run(ctx context.Context, initial ListResult) {
 		}
 		if err != nil {
 			if ctx.Err() == nil && !errors.Is(err, store.ErrClosed) {
-				status := watchError(err).Status()
+				status := fault(err).Status()
 				w.send(ctx, watch.Event{Type: watch.Error, Object: &status})
 			}
 			return

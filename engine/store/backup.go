@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -194,7 +195,8 @@ type Replacement struct {
 	Revision int64 `json:"revision"`
 }
 
-// Replace makes the store hold kvs and nothing else, in one transaction.
+// Replace makes the store hold kvs and nothing else, in one transaction, but for
+// what belongs to the servers of the store itself.
 // Revisions go on upward; what is as it was is left alone.
 func (b *Bolt) Replace(ctx context.Context, kvs []KV) (Replacement, error) {
 	var r Replacement
@@ -219,7 +221,7 @@ func difference(t *tree, kvs []KV) (r Replacement, ops []Op) {
 		ops = append(ops, Op{Key: kv.Key, Value: kv.Value, Expect: Any})
 	}
 	t.Scan(func(key string, _ KV) bool {
-		if !wanted[key] {
+		if !wanted[key] && !isOwn(key) {
 			r.Deleted++
 			ops = append(ops, Op{Key: key, Expect: Any})
 		}
@@ -233,14 +235,26 @@ type replacer interface {
 	Replace(ctx context.Context, kvs []KV) (Replacement, error)
 }
 
-var _ replacer = (*Bolt)(nil)
+var (
+	_ replacer = (*Bolt)(nil)
+	_ replacer = (*Etcd)(nil)
+)
 
 // ErrNoRestore says that the kind of store cannot be restored this way.
-var ErrNoRestore = errors.New("a store in etcd is restored with etcd's own tools: etcdutl snapshot restore")
+var ErrNoRestore = errors.New("this store cannot be replaced by a backup")
+
+// ownPrefixes are the keys that belong to the servers of the store itself: those
+// of the leader, and what the servers share. They are no part of a restore.
+func ownPrefixes() []string { return []string{"/election/", "/berth/shared/", keyNote} }
+
+func isOwn(key string) bool {
+	return slices.ContainsFunc(ownPrefixes(), func(p string) bool { return strings.HasPrefix(key, p) })
+}
 
 // Restore replaces everything with a backup. keyFile is the content of the key
 // file of the time of the backup, when that is no longer the present one; nil
-// otherwise. A backup with a Secret that no key opens is refused.
+// otherwise. A backup with a Secret that no key opens is refused. What was sealed
+// with another key is sealed with the present one.
 func (s *Sealed) Restore(ctx context.Context, b *Backup, keyFile []byte) (Replacement, error) {
 	inner, ok := s.Store.(replacer)
 	if !ok {
@@ -256,26 +270,33 @@ func (s *Sealed) Restore(ctx context.Context, b *Backup, keyFile []byte) (Replac
 		}
 	}
 	s.mu.RLock()
-	keys := append(slices.Clip(s.keys), old...)
-	s.mu.RUnlock()
+	defer s.mu.RUnlock()
+	kvs := make([]KV, 0, len(b.KVs))
 	for _, kv := range b.KVs {
-		if !s.covers(kv.Key) {
+		if isOwn(kv.Key) {
 			continue
 		}
-		if _, err := openValue(keys, kv.Key, kv.Value); err != nil {
-			return Replacement{}, fmt.Errorf("%w; nothing was restored: give the copy of the key file that was made with the backup", err)
+		if s.covers(kv.Key) {
+			var err error
+			if kv.Value, err = s.sealedAnew(kv, append(slices.Clip(s.keys), old...)); err != nil {
+				return Replacement{}, fmt.Errorf("%w; nothing was restored: give the copy of the key file that was made with the backup", err)
+			}
 		}
+		kvs = append(kvs, kv)
 	}
-	// The keys first: what is restored must be readable after a crash as well.
-	if err := s.addKeys(key{}, old); err != nil {
-		return Replacement{}, err
-	}
-	r, err := inner.Replace(ctx, b.KVs)
+	return inner.Replace(ctx, kvs)
+}
+
+// sealedAnew is a value under the present key. The caller holds mu.
+func (s *Sealed) sealedAnew(kv KV, keys keyring) ([]byte, error) {
+	plain, err := openValue(keys, kv.Key, kv.Value)
 	if err != nil {
-		return r, err
+		return nil, err
 	}
-	_, err = s.reseal(ctx)
-	return r, err
+	if id, _, sealed := sealedWith(kv.Value); sealed && id == s.keys[0].id {
+		return kv.Value, nil // as it is, so that what is the same is seen to be
+	}
+	return sealValue(s.keys[0], kv.Key, plain), nil
 }
 
 // Create writes a new store file that holds a backup. Nothing may be at path.
@@ -286,6 +307,9 @@ func (b *Backup) Create(path string) error {
 	pairs := new(tree)
 	st := state{revision: b.Revision + RevisionGap}
 	for _, kv := range b.KVs {
+		if isOwn(kv.Key) {
+			continue
+		}
 		st.revision++
 		kv.Created, kv.Revision = st.revision, st.revision
 		pairs.Set(kv.Key, kv)

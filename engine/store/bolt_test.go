@@ -34,7 +34,7 @@ func open(t testing.TB, path string) (*store.Bolt, func()) {
 }
 
 // run starts a store; the function it returns stops it and waits.
-func run(t testing.TB, s *store.Bolt) func() {
+func run(t testing.TB, s interface{ Run(context.Context) error }) func() {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

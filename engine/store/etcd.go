@@ -4,11 +4,9 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -38,6 +36,12 @@ const (
 type EtcdOptions struct {
 	Address EtcdAddress
 	Log     *slog.Logger
+	// Name of this server, for people. ID tells servers apart, the same one at
+	// each start.
+	Name, ID string
+	// Reach is the address at which clients reach this server, told to the
+	// others. Optional.
+	Reach string
 	// CompactEvery is the time between two compactions of etcd's history, each
 	// up to where it was at the one before; 0 for none.
 	CompactEvery time.Duration
@@ -78,6 +82,7 @@ type Etcd struct {
 	running atomic.Bool
 
 	trouble trouble
+	looks   looks
 	// at is called at each step of a large transaction, by tests.
 	at func(step string)
 }
@@ -144,12 +149,15 @@ func (e *Etcd) loadFirst(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
 	for {
-		err := e.load(ctx, false)
+		err := e.probe(ctx)
+		if err == nil {
+			err = e.load(ctx, false)
+		}
 		if err == nil {
 			e.report(nil)
 			return nil
 		}
-		if refused(err) {
+		if refused(err) || ctx.Err() == nil && e.hopeless() {
 			return e.explain(err)
 		}
 		e.report(err)
@@ -159,6 +167,14 @@ func (e *Etcd) loadFirst(ctx context.Context) error {
 		case <-time.After(time.Second):
 		}
 	}
+}
+
+// probe asks for little: without an answer the reason is said soon.
+func (e *Etcd) probe(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	_, err := e.client.Get(ctx, e.keys.head())
+	return err
 }
 
 // Run follows etcd until the context ends.
@@ -196,6 +212,9 @@ func (e *Etcd) poke(c chan struct{}) {
 	default:
 	}
 }
+
+// Name of the server that this store was opened for.
+func (e *Etcd) Name() string { return e.options.Name }
 
 // Get implements Store.
 func (e *Etcd) Get(ctx context.Context, key string) (KV, bool, error) {
@@ -253,35 +272,4 @@ func (e *Etcd) compact(ctx context.Context) error {
 		}
 		cancel()
 	}
-}
-
-// trouble says once that etcd is away, and once that it is back.
-type trouble struct {
-	log *slog.Logger
-
-	mu   sync.Mutex
-	last string
-}
-
-// report notes how a call went; nil for well.
-func (e *Etcd) report(err error) {
-	if errors.Is(err, context.Canceled) {
-		return
-	}
-	text := ""
-	if err != nil {
-		text = e.explain(err).Error()
-	}
-	t := &e.trouble
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if text == t.last {
-		return
-	}
-	if text != "" {
-		t.log.Warn("trying again", "err", text)
-	} else {
-		t.log.Info("the store is reachable again", "etcd", e.where())
-	}
-	t.last = text
 }

@@ -13,20 +13,30 @@ import (
 
 // EtcdAddress says where an etcd is and how to speak with it.
 type EtcdAddress struct {
-	// URL is etcd://HOST:PORT,HOST:PORT/PREFIX, or etcds:// for TLS. Without a
-	// port it is 2379, without a prefix /berth.
+	// URL is etcd://HOST:PORT,HOST:PORT/PREFIX. Without a port it is 2379, without
+	// a prefix /berth. With etcds://, or with any of the files below, it is TLS.
 	URL string
 	// Files for TLS. CA signs the servers' certificates (empty: the system's
 	// authorities); Cert and Key are the client's own, if the servers want one.
 	CA, Cert, Key string
+	// Plain allows to speak with other machines without TLS.
+	Plain bool
+}
+
+// secure: TLS was asked for.
+func (a EtcdAddress) secure() bool {
+	return strings.HasPrefix(a.URL, "etcds://") || a.CA != "" || a.Cert != "" || a.Key != ""
 }
 
 // endpoints are the URLs of the members, and the prefix, which ends in a slash.
 func (a EtcdAddress) endpoints() (endpoints []string, prefix string, err error) {
 	scheme, rest, _ := strings.Cut(a.URL, "://")
-	web, ok := map[string]string{"etcd": "http", "etcds": "https"}[scheme]
-	if !ok {
-		return nil, "", fmt.Errorf("--store %q: say etcd://HOST:2379,HOST:2379 (etcds:// for TLS), or leave it out to keep everything in one file", a.URL)
+	if scheme != "etcd" && scheme != "etcds" {
+		return nil, "", fmt.Errorf("--store %q: say etcd://HOST:2379,HOST:2379, or leave it out to keep everything in one file", a.URL)
+	}
+	web := "http"
+	if a.secure() {
+		web = "https"
 	}
 	hosts, path, _ := strings.Cut(rest, "/")
 	for _, h := range strings.Split(hosts, ",") {
@@ -36,6 +46,9 @@ func (a EtcdAddress) endpoints() (endpoints []string, prefix string, err error) 
 		u, err := url.Parse(web + "://" + h)
 		if err != nil || u.Hostname() == "" {
 			return nil, "", fmt.Errorf("--store %q: %q is not an address; say etcd://HOST:2379,HOST:2379", a.URL, h)
+		}
+		if !a.secure() && !a.Plain && !loopback(u.Hostname()) {
+			return nil, "", fmt.Errorf("--store %q: without TLS everybody on the way to %s could read and change the cluster: name the authority that signed the certificates of etcd with --store-ca, or allow it with --store-plain", a.URL, u.Hostname())
 		}
 		endpoints = append(endpoints, u.String())
 	}
@@ -47,10 +60,7 @@ func (a EtcdAddress) endpoints() (endpoints []string, prefix string, err error) 
 
 // tls is nil for an address without TLS.
 func (a EtcdAddress) tls() (*tls.Config, error) {
-	if !strings.HasPrefix(a.URL, "etcds://") {
-		if a.CA != "" || a.Cert != "" || a.Key != "" {
-			return nil, errors.New("--store-ca, --store-cert and --store-key are for TLS: say --store etcds://…")
-		}
+	if !a.secure() {
 		return nil, nil
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
@@ -75,4 +85,10 @@ func (a EtcdAddress) tls() (*tls.Config, error) {
 		config.Certificates = []tls.Certificate{pair}
 	}
 	return config, nil
+}
+
+// loopback: what is sent to the host does not leave this machine.
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || (ip != nil && ip.IsLoopback())
 }

@@ -122,12 +122,20 @@ func TestAddressesOfEtcd(t *testing.T) {
 		"etcd://":                "is not an address",
 		"etcd://h:1,":            "is not an address",
 		"etcds://127.0.0.1:1/x":  "--store-ca",
-		"etcd://127.0.0.1:1/tls": "are for TLS",
+		"etcd://127.0.0.1:1/tls": "--store-ca",
 	} {
 		_, err := store.OpenEtcd(t.Context(), store.EtcdOptions{Address: store.EtcdAddress{URL: url, CA: "/nowhere"}, Log: testLog(t)})
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", url, err, want)
 		}
+	}
+}
+
+func TestOtherMachinesNeedTLS(t *testing.T) {
+	address := store.EtcdAddress{URL: "etcd://192.0.2.1:2379"}
+	_, err := store.OpenEtcd(t.Context(), store.EtcdOptions{Address: address, Log: testLog(t)})
+	if err == nil || !strings.Contains(err.Error(), "--store-plain") {
+		t.Errorf("without TLS: %v, want a sentence that names --store-plain", err)
 	}
 }
 

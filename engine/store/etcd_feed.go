@@ -30,8 +30,8 @@ func (e *Etcd) follow(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		e.report(err)
-		if err != nil {
+		if err != nil { // an end without an error says nothing of etcd
+			e.report(err)
 			pauseFor(ctx, retryEvery)
 		}
 	}
@@ -133,7 +133,7 @@ func (e *Etcd) sort(b *batch, ev *clientv3.Event) error {
 	}
 	if id, n, ok := e.keys.isChunk(key); ok {
 		if ev.Type == mvccpb.PUT {
-			e.stage(id, n, ev.Kv.Value)
+			e.keepChunk(id, n, ev.Kv.Value)
 		} else {
 			delete(e.staged, id)
 		}
@@ -152,7 +152,7 @@ func (e *Etcd) sort(b *batch, ev *clientv3.Event) error {
 	return nil
 }
 
-func (e *Etcd) stage(id string, n int, value []byte) {
+func (e *Etcd) keepChunk(id string, n int, value []byte) {
 	if e.staged[id] == nil {
 		e.staged[id] = map[int][]byte{}
 	}

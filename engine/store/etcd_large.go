@@ -33,7 +33,9 @@ const (
 
 // largeTxn is a large transaction that waits for its turn.
 type largeTxn struct {
-	ctx       context.Context
+	ctx context.Context
+	// make gives the operations once the lock is held; nil when they are known.
+	make      func(*tree) []Op
 	ops       []Op // without checks
 	all       []Op
 	revisions []int64
@@ -44,12 +46,42 @@ type largeTxn struct {
 func (e *Etcd) txnLarge(ctx context.Context, all []Op) ([]int64, error) {
 	limited, cancel := context.WithTimeout(ctx, largeTimeout)
 	defer cancel()
-	t := &largeTxn{ctx: limited, all: all, done: make(chan struct{})}
+	t := &largeTxn{ctx: limited, done: make(chan struct{})}
+	t.set(all)
+	return e.wait(ctx, t)
+}
+
+// set gives the transaction its operations.
+func (t *largeTxn) set(all []Op) {
+	t.all, t.ops = all, nil
 	for _, op := range all {
 		if !op.Check {
 			t.ops = append(t.ops, op)
 		}
 	}
+}
+
+// Replace makes the store hold kvs and nothing else, in one transaction, but for
+// what belongs to the servers of the store itself. Other writers wait for it.
+func (e *Etcd) Replace(ctx context.Context, kvs []KV) (Replacement, error) {
+	limited, cancel := context.WithTimeout(ctx, 5*largeTimeout)
+	defer cancel()
+	var r Replacement
+	t := &largeTxn{ctx: limited, done: make(chan struct{})}
+	t.make = func(now *tree) (ops []Op) {
+		r, ops = difference(now, kvs)
+		return ops
+	}
+	if _, err := e.wait(ctx, t); err != nil {
+		return Replacement{}, err
+	}
+	r.Revision = e.Revision()
+	return r, nil
+}
+
+// wait hands a transaction over and waits for its end.
+func (e *Etcd) wait(ctx context.Context, t *largeTxn) ([]int64, error) {
+	limited := t.ctx
 	select {
 	case e.submit <- t:
 	case <-limited.Done():
@@ -142,21 +174,21 @@ func (e *Etcd) decide(ctx context.Context, t *largeTxn) (at, lock int64, err err
 		return 0, 0, e.again(t.ctx, err)
 	}
 	record := commitRecord{id: e.writer + "-" + strings.ToLower(rand.Text()[:10])}
-	chunks := encodeOps(t.ops)
-	record.chunks = len(chunks)
-	if err := e.stageAll(t.ctx, record.id, chunks); err != nil {
+	if t.make != nil {
+		lock, err = e.lockAndStage(t, &record)
+	} else {
+		lock, err = e.stageAndLock(t, &record)
+	}
+	if lock == 0 {
 		e.unstage(ctx, record.id)
 		return 0, 0, err
 	}
-	e.at("staged")
-	if lock, err = e.lock(t.ctx, record.id); err != nil {
-		e.unstage(ctx, record.id)
-		return 0, 0, err
+	if err == nil {
+		e.at("locked")
+		e.mu.RLock()
+		err = check(e.current, t.all)
+		e.mu.RUnlock()
 	}
-	e.at("locked")
-	e.mu.RLock()
-	err = check(e.current, t.all)
-	e.mu.RUnlock()
 	if err == nil {
 		at, err = e.commitLarge(ctx, t, session, lock, record)
 	}
@@ -167,6 +199,39 @@ func (e *Etcd) decide(ctx context.Context, t *largeTxn) (at, lock int64, err err
 		e.at("committed")
 	}
 	return at, lock, err
+}
+
+// stageAndLock is the usual order: others are held back as shortly as can be.
+func (e *Etcd) stageAndLock(t *largeTxn, record *commitRecord) (lock int64, err error) {
+	if err := e.stage(t, record); err != nil {
+		return 0, err
+	}
+	e.at("staged")
+	if lock, err = e.lock(t.ctx, record.id); err != nil {
+		return 0, err
+	}
+	return lock, nil
+}
+
+// lockAndStage is for operations that depend on everything there is.
+func (e *Etcd) lockAndStage(t *largeTxn, record *commitRecord) (lock int64, err error) {
+	if lock, err = e.lock(t.ctx, record.id); err != nil {
+		return 0, err
+	}
+	e.mu.RLock()
+	now := e.current
+	e.mu.RUnlock()
+	t.set(t.make(now))
+	if len(t.ops) > maxOps {
+		return lock, fmt.Errorf("a transaction of %d operations; the most is %d", len(t.ops), maxOps)
+	}
+	return lock, e.stage(t, record)
+}
+
+func (e *Etcd) stage(t *largeTxn, record *commitRecord) error {
+	chunks := encodeOps(t.ops)
+	record.chunks = len(chunks)
+	return e.stageAll(t.ctx, record.id, chunks)
 }
 
 func (e *Etcd) stageAll(ctx context.Context, id string, chunks [][]byte) error {

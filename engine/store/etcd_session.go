@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -70,7 +72,7 @@ func (e *Etcd) writeSession(ctx context.Context) (int64, error) {
 		e.session.lease = granted.ID
 	}
 	resp, err := e.client.Txn(ctx).Then(
-		clientv3.OpPut(e.keys.session(e.writer), "", clientv3.WithLease(e.session.lease)),
+		clientv3.OpPut(e.keys.session(e.writer), strings.TrimSpace(e.options.ID+" "+e.options.Name+" "+e.options.Reach), clientv3.WithLease(e.session.lease)),
 		clientv3.OpPut(e.keys.head(), headRecord{writer: e.writer}.String()),
 	).Commit()
 	if err != nil {
@@ -115,6 +117,44 @@ func (e *Etcd) keepAlive(ctx context.Context) {
 	if ctx.Err() == nil {
 		e.report(err)
 	}
+}
+
+// Others are the names of the other servers that use the store and live. What an
+// earlier process of this server left does not count.
+func (e *Etcd) Others(ctx context.Context) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	resp, err := e.client.Get(ctx, e.keys.session(""), clientv3.WithPrefix())
+	if err != nil {
+		return nil, e.explain(err)
+	}
+	var names []string
+	for _, kv := range resp.Kvs {
+		if fields := strings.Fields(string(kv.Value)); len(fields) > 1 && fields[0] != e.options.ID {
+			names = append(names, fields[1])
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// Reachable are the addresses (EtcdOptions.Reach) of all servers that use the
+// store and live, this one included.
+func (e *Etcd) Reachable(ctx context.Context) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	resp, err := e.client.Get(ctx, e.keys.session(""), clientv3.WithPrefix())
+	if err != nil {
+		return nil, e.explain(err)
+	}
+	var addresses []string
+	for _, kv := range resp.Kvs {
+		if fields := strings.Fields(string(kv.Value)); len(fields) > 2 {
+			addresses = append(addresses, fields[2])
+		}
+	}
+	slices.Sort(addresses)
+	return slices.Compact(addresses), nil
 }
 
 func (e *Etcd) endSession() {

@@ -35,6 +35,13 @@ func (e *Etcd) Txn(ctx context.Context, ops []Op) ([]int64, error) {
 	}
 	limited, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
+	// While etcd is away a question is asked in the place of the write, for its
+	// failure leaves nothing open.
+	if e.away() {
+		if err := e.syncNow(limited); err != nil {
+			return nil, err
+		}
+	}
 	for {
 		revisions, err := e.attempt(limited, ops)
 		if !errors.Is(err, errRetry) {
@@ -195,6 +202,7 @@ func (e *Etcd) send(ctx context.Context, used int64, p smallPlan) (int64, error)
 	case !resp.Succeeded:
 		return 0, e.refresh(ctx, used, resp.Responses)
 	}
+	e.written()
 	if err := e.await(ctx, resp.Header.Revision); err != nil {
 		return 0, fmt.Errorf("%w: %s", ErrUnknown, err)
 	}

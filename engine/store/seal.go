@@ -41,6 +41,10 @@ type Sealed struct {
 	retired keyring
 	// rotating lets one rotation or restore happen at a time.
 	rotating sync.Mutex
+	// shared is set when several servers seal in the same store.
+	shared bool
+	// notedAt is the revision of keyNote, under mu.
+	notedAt int64
 }
 
 var _ Store = (*Sealed)(nil)
@@ -207,7 +211,7 @@ func (s *Sealed) Txn(ctx context.Context, ops []Op) ([]int64, error) {
 			ops[i].Value = sealValue(s.keys[0], op.Key, op.Value)
 		}
 	}
-	return s.Store.Txn(ctx, ops)
+	return s.txnSealed(ctx, ops)
 }
 
 func (s *Sealed) toSeal(op Op) bool { return op.Value != nil && !op.Check && s.covers(op.Key) }
@@ -302,7 +306,7 @@ func (s *Sealed) resealOnce(ctx context.Context) (sealed, stale int, err error) 
 			ops = append(ops, Op{Key: kv.Key, Value: sealValue(keys[0], kv.Key, plain), Expect: kv.Revision})
 		}
 		var conflict *ConflictError
-		_, err := s.Store.Txn(ctx, ops)
+		_, err := s.txnSealed(ctx, ops)
 		if err == nil {
 			sealed += len(ops)
 		} else if !errors.As(err, &conflict) {
@@ -322,29 +326,21 @@ func (s *Sealed) Rotate(ctx context.Context) (sealed int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := s.addKeys(k, nil); err != nil {
+	if err := s.addKeys(k); err != nil {
+		return 0, err
+	}
+	if err := s.note(ctx); err != nil {
 		return 0, err
 	}
 	return s.reseal(ctx)
 }
 
-// addKeys puts a new key before the present ones, if it is one, and others
-// behind them. It waits for the writes under the present ones.
-func (s *Sealed) addKeys(newest key, old keyring) error {
+// addKeys puts a new key before the present ones. It waits for the writes under
+// those.
+func (s *Sealed) addKeys(newest key) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	next := slices.Clone(s.keys)
-	if newest.aead != nil {
-		next = slices.Insert(next, 0, newest)
-	}
-	for _, k := range old {
-		if _, there := next.find(k.id); !there {
-			next = append(next, k)
-		}
-	}
-	if len(next) == len(s.keys) {
-		return nil
-	}
+	next := slices.Insert(slices.Clone(s.keys), 0, newest)
 	if err := writeKeys(s.file, next); err != nil {
 		return err
 	}

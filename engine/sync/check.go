@@ -15,6 +15,7 @@ import (
 	"berth.dev/berth/api/v1alpha1"
 	"berth.dev/berth/engine/plan"
 	"berth.dev/berth/engine/resources"
+	"berth.dev/berth/engine/store"
 )
 
 // Outcome is what a revision would do. With an error among the diagnostics it
@@ -39,6 +40,7 @@ func (o Outcome) Failed() bool { return v1alpha1.HasErrors(o.Diagnostics) }
 // including the write: what it shows is what applying would do. src need not
 // exist in the cluster.
 func (e *Engine) Check(ctx context.Context, src *v1alpha1.Source, rev revision.Revision) (Outcome, error) {
+	ctx = store.FreshOnce(ctx) // it reads each object; what is older than that is a conflict at the commit
 	set, err := e.Compiler.Compile(ctx, rev, CompileOptions{
 		Source: src.Name, Path: src.Spec.Path, TargetNamespace: src.Spec.TargetNamespace, Kinds: Kinds(),
 	})

@@ -80,15 +80,21 @@ type Engine struct {
 	pushed map[string]time.Time
 }
 
-// New makes an Engine and hooks it to the views, which must not be running yet.
-func New(o Options) *Engine {
-	e := &Engine{
+// NewChecker makes an Engine that can Check and is never run: for a server that
+// does not lead.
+func NewChecker(o Options) *Engine {
+	return &Engine{
 		Options: o,
 		events:  &event.Recorder{Client: o.Resources, Component: "berth-sync", Clock: o.Clock, Log: o.Log},
 		runners: map[string]*runner{},
 		started: make(chan struct{}, 1),
 		pushed:  map[string]time.Time{},
 	}
+}
+
+// New makes an Engine and hooks it to the views, which must not be running yet.
+func New(o Options) *Engine {
+	e := NewChecker(o)
 	o.Live.Sources.OnChange(e.sourceChanged)
 	e.followHealth()
 	return e

@@ -16,6 +16,7 @@ import (
 // Etcd is an etcd of one or more members, for a test.
 type Etcd struct {
 	t       testing.TB
+	certs   Certs
 	members []*member
 }
 
@@ -30,13 +31,23 @@ type member struct {
 // of the members.
 func StartEtcd(t testing.TB, members int, args ...string) *Etcd {
 	t.Helper()
+	return StartSecureEtcd(t, Certs{}, members, args...)
+}
+
+// StartSecureEtcd starts an etcd that takes clients with a certificate alone.
+func StartSecureEtcd(t testing.TB, certs Certs, members int, args ...string) *Etcd {
+	t.Helper()
 	if _, err := exec.LookPath("etcd"); err != nil {
 		if os.Getenv("CI") == "true" {
 			t.Fatalf("%v; install the package etcd-server", err)
 		}
 		t.Skipf("%v; install the package etcd-server", err)
 	}
-	e := &Etcd{t: t}
+	e := &Etcd{t: t, certs: certs}
+	scheme := "http://"
+	if certs.CA != "" {
+		scheme = "https://"
+	}
 	dir := t.TempDir()
 	var cluster []string
 	for i := range members {
@@ -46,9 +57,9 @@ func StartEtcd(t testing.TB, members int, args ...string) *Etcd {
 		cluster = append(cluster, name+"="+peer)
 		m.args = append([]string{
 			"--name", name, "--data-dir", filepath.Join(dir, name), "--logger", "zap", "--log-level", "warn",
-			"--listen-client-urls", "http://" + m.client, "--advertise-client-urls", "http://" + m.client,
+			"--listen-client-urls", scheme + m.client, "--advertise-client-urls", scheme + m.client,
 			"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
-		}, args...)
+		}, append(certs.flags(), args...)...)
 		e.members = append(e.members, m)
 	}
 	for i, m := range e.members {
@@ -106,7 +117,11 @@ func (e *Etcd) Kill(i int) {
 // Ctl runs etcdctl and returns what it prints.
 func (e *Etcd) Ctl(args ...string) string {
 	e.t.Helper()
-	cmd := exec.Command("etcdctl", append([]string{"--endpoints", e.members[0].client}, args...)...)
+	flags := []string{"--endpoints", e.members[0].client}
+	if c := e.certs; c.CA != "" {
+		flags = []string{"--endpoints", "https://" + e.members[0].client, "--cacert", c.CA, "--cert", c.Cert, "--key", c.Key}
+	}
+	cmd := exec.Command("etcdctl", append(flags, args...)...)
 	cmd.Env = append(os.Environ(), "ETCDCTL_API=3")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
