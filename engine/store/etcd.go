@@ -163,7 +163,7 @@ func (e *Etcd) loadFirst(ctx context.Context) error {
 		e.report(err)
 		select {
 		case <-ctx.Done():
-			return e.explain(err)
+			return fmt.Errorf("%w; start etcd, or say where it is with --store", e.explain(err))
 		case <-time.After(time.Second):
 		}
 	}

@@ -60,6 +60,32 @@ func TestServersJoin(t *testing.T) {
 	rotate(t, c, first, second)
 }
 
+// TestAServerWaitsForEtcd that is not there yet, and says so.
+func TestAServerWaitsForEtcd(t *testing.T) {
+	t.Parallel()
+	c := start(t, 1, 1)
+	s := c.add()
+	elsewhere := filepath.Join(t.TempDir(), "the.key")
+	if err := os.Rename(filepath.Join(s.dir, "secrets.key"), elsewhere); err != nil {
+		t.Fatal(err)
+	}
+	s.flags = append(s.flags, "--key-file", elsewhere)
+	c.etcd.Kill(0)
+	s.start()
+	address := strings.TrimPrefix(c.etcd.URL(), "etcd://")
+	eventually(t, "the log says what it waits for", func() error {
+		if log := s.logged(); !strings.Contains(log, "trying again") || !strings.Contains(log, "etcd at "+address+": connect: connection refused") {
+			return fmt.Errorf("%s", log)
+		}
+		return nil
+	})
+	c.etcd.Start(0)
+	s.await()
+	if _, err := os.Stat(filepath.Join(s.dir, "secrets.key")); err == nil {
+		t.Error("it has made a key beside the one that --key-file names")
+	}
+}
+
 func says(t testing.TB, said string, words ...string) {
 	t.Helper()
 	for _, w := range words {
