@@ -3,6 +3,7 @@ package storetest
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -73,14 +74,18 @@ func StartSecureEtcd(t testing.TB, certs Certs, members int, args ...string) *Et
 	return e
 }
 
-// freeAddress is one that nobody listens on.
+// freeAddress is one that nobody listens on, with a port that the kernel gives
+// to nobody who does not ask for it: it is still free when it is used.
 func freeAddress(t testing.TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(20_000)))
+		if err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no port is free between 10000 and 30000")
+	return ""
 }
 
 // URL is what --store takes, without a prefix.
