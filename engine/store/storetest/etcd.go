@@ -52,8 +52,8 @@ func StartSecureEtcd(t testing.TB, certs Certs, members int, args ...string) *Et
 	dir := t.TempDir()
 	var cluster []string
 	for i := range members {
-		m := &member{client: freeAddress(t)}
-		peer := "http://" + freeAddress(t)
+		m := &member{client: FreeAddress(t)}
+		peer := "http://" + FreeAddress(t)
 		name := fmt.Sprintf("m%d", i)
 		cluster = append(cluster, name+"="+peer)
 		m.args = append([]string{
@@ -74,9 +74,9 @@ func StartSecureEtcd(t testing.TB, certs Certs, members int, args ...string) *Et
 	return e
 }
 
-// freeAddress is one that nobody listens on, with a port that the kernel gives
+// FreeAddress is one that nobody listens on, with a port that the kernel gives
 // to nobody who does not ask for it: it is still free when it is used.
-func freeAddress(t testing.TB) string {
+func FreeAddress(t testing.TB) string {
 	for range 100 {
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(20_000)))
 		if err == nil {
