@@ -247,12 +247,28 @@ func (u *updates) next(t *testing.T) received {
 	return received{}
 }
 
+// settled is the version of a page once all that was seeded is on it.
+func (s *site) settled(t *testing.T, path string) string {
+	t.Helper()
+	last, since := "", time.Now()
+	for end := time.Now().Add(wait); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		_, body := s.get(t, path, s.admin)
+		_, rest, _ := strings.Cut(body, `data-version="`)
+		now, _, _ := strings.Cut(rest, `"`)
+		if now != last {
+			last, since = now, time.Now()
+		} else if time.Since(since) > 500*time.Millisecond {
+			return now
+		}
+	}
+	t.Fatal("the page does not settle")
+	return ""
+}
+
 func TestStreamSendsARenderingWhenThePageChanges(t *testing.T) {
 	s := newSite(t)
 	s.seed(t)
-	_, body := s.get(t, "/sources/shop", s.admin)
-	_, rest, _ := strings.Cut(body, `data-version="`)
-	have, _, _ := strings.Cut(rest, `"`)
+	have := s.settled(t, "/sources/shop")
 	u := s.listen(t, "/sources/shop/stream?have="+have, s.admin)
 	overview := s.listen(t, "/stream", s.admin)
 	overview.next(t)
