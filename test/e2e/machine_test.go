@@ -31,25 +31,40 @@ type machine struct {
 	t      testing.TB
 	dir    string
 	binDir string
-	// flags of berth up.
-	flags  []string
-	server *exec.Cmd
-	log    *os.File
+	// program is up or server, flags are its.
+	program string
+	flags   []string
+	server  *exec.Cmd
+	log     *os.File
 }
 
 // boot starts berth up on a new data directory and loads the example's image.
 func boot(t testing.TB, flags ...string) *machine {
 	t.Helper()
-	// Short, for the paths of Unix sockets.
+	return bootIn(t, dataDir(t), flags...)
+}
+
+// dataDir is a new one, with a short name for the paths of Unix sockets.
+func dataDir(t testing.TB) string {
+	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "berth")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	return bootIn(t, dir, flags...)
+	return dir
 }
 
 func bootIn(t testing.TB, dir string, flags ...string) *machine {
+	t.Helper()
+	m := newMachine(t, dir, "up", flags...)
+	m.up()
+	m.berth("image", "load", filepath.Join(m.binDir, "shop.tar"))
+	return m
+}
+
+// newMachine readies a machine whose server is not started yet.
+func newMachine(t testing.TB, dir, program string, flags ...string) *machine {
 	t.Helper()
 	bin, err := filepath.Abs("../../bin")
 	if err != nil {
@@ -60,7 +75,7 @@ func bootIn(t testing.TB, dir string, flags ...string) *machine {
 			t.Fatalf("%v: run make test-deps build first", err)
 		}
 	}
-	m := &machine{t: t, dir: dir, binDir: bin, flags: flags}
+	m := &machine{t: t, dir: dir, binDir: bin, program: program, flags: flags}
 	if m.log, err = os.Create(filepath.Join(dir, "berth.log")); err != nil {
 		t.Fatal(err)
 	}
@@ -76,15 +91,13 @@ func bootIn(t testing.TB, dir string, flags ...string) *machine {
 		}
 		m.log.Close()
 	})
-	m.up()
-	m.berth("image", "load", filepath.Join(bin, "shop.tar"))
 	return m
 }
 
 // up starts the server and waits until it answers.
 func (m *machine) up() {
 	m.t.Helper()
-	m.server = m.command("berth", append([]string{"up", "--data-dir", m.dir, "--listen", "127.0.0.1:7443"}, m.flags...)...)
+	m.server = m.command("berth", append([]string{m.program, "--data-dir", m.dir, "--listen", "127.0.0.1:7443"}, m.flags...)...)
 	m.server.Stdout, m.server.Stderr = m.log, m.log
 	if err := m.server.Start(); err != nil {
 		m.t.Fatal(err)
