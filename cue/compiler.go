@@ -5,6 +5,7 @@
 package cue
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"path"
@@ -21,6 +22,7 @@ import (
 	"berth.dev/berth/cue/document"
 	"berth.dev/berth/cue/eval"
 	"berth.dev/berth/cue/schema"
+	"berth.dev/berth/cue/worker"
 )
 
 // Compiler compiles revisions. It is safe for concurrent use. It keeps the
@@ -30,6 +32,8 @@ type Compiler struct {
 	kinds kinds
 	eval  *eval.Evaluator
 	cache *cache
+	// apart evaluates packages in processes of their own; nil: in this one.
+	apart *worker.Pool
 }
 
 // Options of one compile.
@@ -41,6 +45,9 @@ type Options struct {
 	// TargetNamespace is given to namespaced objects without a namespace. If
 	// empty, they are left without.
 	TargetNamespace string
+	// Limits of the evaluation of each folder of CUE, where it has a process of
+	// its own; the zero value is DefaultLimits.
+	Limits worker.Limits
 	// Kinds are what the cluster carries out; nil means every kind of the schema.
 	Kinds KindSet
 }
@@ -84,7 +91,7 @@ func (c *Compiler) Compile(ctx context.Context, rev revision.Revision, opts Opti
 		return manifest.Set{}, fmt.Errorf("list the files: %w", err)
 	}
 	in := sift(rev.Tree, files, root)
-	j := &job{compiler: c, in: in, root: root, keys: map[string]bool{}}
+	j := &job{compiler: c, in: in, root: root, limits: cmp.Or(opts.Limits, DefaultLimits()), keys: map[string]bool{}}
 	results := make([]admitted, len(in.plain)+len(in.packages))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(max(1, runtime.GOMAXPROCS(0)))
@@ -114,6 +121,7 @@ type job struct {
 	compiler *Compiler
 	in       *inputs
 	root     string
+	limits   worker.Limits
 	mu       sync.Mutex
 	keys     map[string]bool
 }
@@ -178,14 +186,45 @@ func (j *job) folder(ctx context.Context, dir string) (admitted, error) {
 		}
 		problems = append(problems, more...)
 	}
-	result := admitted{problems: problems}
-	if len(problems) == 0 {
-		result = j.compiler.evaluate(ctx, j.in, dir, root, contents)
+	if len(problems) > 0 {
+		result := admitted{problems: problems}
+		j.compiler.cache.put(full, entry{result: result})
+		return result, nil
 	}
-	if err := ctx.Err(); err != nil {
+	return j.evaluate(ctx, full, dir, root, contents)
+}
+
+// evaluate evaluates a package and keeps the result for as long as it holds.
+func (j *job) evaluate(ctx context.Context, full, dir, root string, contents map[string][]byte) (admitted, error) {
+	pkg := eval.Package{Dir: dir, ModuleRoot: root, Files: contents}
+	unnamed, problem := packageNames(j.in.cueFiles[dir], contents)
+	if problem != nil {
+		return admitted{problems: []document.Problem{*problem}}, nil
+	}
+	pkg.Unnamed = unnamed
+	c := j.compiler
+	if c.apart == nil {
+		result := c.evaluate(ctx, pkg)
+		if err := ctx.Err(); err != nil {
+			return admitted{}, err
+		}
+		c.cache.put(full, entry{result: result})
+		return result, nil
+	}
+	underLimits := full + "\x00" + j.limits.String()
+	if e, ok := j.cached(underLimits); ok {
+		return e.result, nil
+	}
+	result, how, err := c.evaluateApart(ctx, pkg, j.limits)
+	if err != nil {
 		return admitted{}, err
 	}
-	j.compiler.cache.put(full, entry{result: result})
+	switch how {
+	case final:
+		c.cache.put(full, entry{result: result})
+	case limited:
+		c.cache.put(underLimits, entry{result: result})
+	}
 	return result, nil
 }
 

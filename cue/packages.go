@@ -113,14 +113,8 @@ func importsModule(f *ast.File) bool {
 	return false
 }
 
-// evaluate compiles one CUE package.
-func (c *Compiler) evaluate(ctx context.Context, in *inputs, dir, root string, contents map[string][]byte) admitted {
-	pkg := eval.Package{Dir: dir, ModuleRoot: root, Files: contents}
-	unnamed, problem := packageNames(in.cueFiles[dir], contents)
-	if problem != nil {
-		return admitted{problems: []document.Problem{*problem}}
-	}
-	pkg.Unnamed = unnamed
+// evaluate compiles one CUE package, in this process.
+func (c *Compiler) evaluate(ctx context.Context, pkg eval.Package) admitted {
 	results := map[*document.Node]admitted{}
 	result := c.safely(ctx, pkg, func(n *document.Node) []document.Problem {
 		results[n] = c.kinds.admit(n)
