@@ -33,9 +33,10 @@ func NewApart(pool *worker.Pool) (*Compiler, error) {
 	return c, err
 }
 
-// Warm readies a process for a compile that is about to come.
+// Warm readies a process for a compile that is about to come, where one was
+// needed before.
 func (c *Compiler) Warm() {
-	if c.apart != nil {
+	if c.apart != nil && c.needed.Load() {
 		c.apart.Warm()
 	}
 }
@@ -128,6 +129,7 @@ func (c *Compiler) evaluateApart(ctx context.Context, pkg eval.Package, l worker
 	if err := gob.NewEncoder(&request).Encode(pkg); err != nil {
 		return admitted{}, passing, err
 	}
+	c.needed.Store(true)
 	b, err := c.apart.Do(ctx, request.Bytes(), l)
 	if err == nil {
 		result, err := unpack(b)

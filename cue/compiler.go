@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -34,6 +35,8 @@ type Compiler struct {
 	cache *cache
 	// apart evaluates packages in processes of their own; nil: in this one.
 	apart *worker.Pool
+	// needed says that a process was used since the start.
+	needed atomic.Bool
 }
 
 // Options of one compile.

@@ -1,6 +1,7 @@
 package v1alpha1
 
 import (
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
@@ -56,8 +57,18 @@ type SourceSpec struct {
 	// HealthTimeout is how long a commit may take to become healthy.
 	// Default 10m.
 	HealthTimeout *metav1.Duration `json:"healthTimeout,omitempty"`
+	// Compile bounds what evaluating the repository's CUE may cost.
+	Compile *CompileLimits `json:"compile,omitempty"`
 	// Suspend stops fetching and applying; what runs goes on.
 	Suspend bool `json:"suspend,omitempty"`
+}
+
+// CompileLimits are those of the evaluation of each folder of CUE.
+type CompileLimits struct {
+	// Memory that one evaluation may use. Default 1Gi.
+	Memory *resource.Quantity `json:"memory,omitempty"`
+	// Timeout is how long one evaluation may take. Default 30s.
+	Timeout *metav1.Duration `json:"timeout,omitempty"`
 }
 
 // Ref names a commit of a repository. At most one field is set.

@@ -34,6 +34,9 @@ func Validate(s *Source) field.ErrorList {
 	if i := s.Spec.Interval; i != nil && i.Duration < minInterval {
 		errs = append(errs, field.Invalid(spec.Child("interval"), i.Duration.String(), "must be 1s or longer"))
 	}
+	if c := s.Spec.Compile; c != nil {
+		errs = append(errs, validateLimits(c, spec.Child("compile"))...)
+	}
 	for _, msg := range validation.IsDNS1123Label(s.Spec.TargetNamespace) {
 		errs = append(errs, field.Invalid(spec.Child("targetNamespace"), s.Spec.TargetNamespace, msg))
 	}
@@ -41,6 +44,25 @@ func Validate(s *Source) field.ErrorList {
 		if n, err := intstr.GetScaledValueFromIntOrPercent(m, 100, true); err != nil || n < 0 {
 			errs = append(errs, field.Invalid(spec.Child("maxPrune"), m.String(), "must be a number or a percentage, such as 10 or 50%"))
 		}
+	}
+	return errs
+}
+
+// The least and the most that an evaluation may be given.
+const (
+	minCompileMemory  = 128 << 20
+	maxCompileMemory  = 64 << 30
+	minCompileTimeout = time.Second
+	maxCompileTimeout = 10 * time.Minute
+)
+
+func validateLimits(c *CompileLimits, at *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if m := c.Memory; m != nil && (m.Value() < minCompileMemory || m.Value() > maxCompileMemory) {
+		errs = append(errs, field.Invalid(at.Child("memory"), m.String(), "must be from 128Mi to 64Gi"))
+	}
+	if t := c.Timeout; t != nil && (t.Duration < minCompileTimeout || t.Duration > maxCompileTimeout) {
+		errs = append(errs, field.Invalid(at.Child("timeout"), t.Duration.String(), "must be from 1s to 10m"))
 	}
 	return errs
 }

@@ -75,7 +75,14 @@ func (c *manifests) Compile(ctx context.Context, rev revision.Revision, o sync.C
 	for _, k := range o.Kinds {
 		kinds[k.GroupKind()] = true
 	}
-	return c.compiler.Compile(ctx, rev, cue.Options{Source: o.Source, Path: o.Path, TargetNamespace: o.TargetNamespace, Kinds: kinds})
+	limits := cue.DefaultLimits()
+	if o.Limits != nil && o.Limits.Memory != nil {
+		limits.Memory = o.Limits.Memory.Value()
+	}
+	if o.Limits != nil && o.Limits.Timeout != nil {
+		limits.Timeout = o.Limits.Timeout.Duration
+	}
+	return c.compiler.Compile(ctx, rev, cue.Options{Source: o.Source, Path: o.Path, TargetNamespace: o.TargetNamespace, Kinds: kinds, Limits: limits})
 }
 
 // pushGate compiles and plans a push before it is accepted.

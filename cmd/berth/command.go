@@ -25,7 +25,7 @@ transaction, and makes the node match.`,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(upCommand(), serverCommand(), downCommand(), statusCommand(), validateCommand(), planCommand(), imageCommand(),
-		tokenCommand(), kubeconfigCommand(), backupCommand(), restoreCommand(), secretsCommand(), versionCommand())
+		tokenCommand(), kubeconfigCommand(), backupCommand(), restoreCommand(), secretsCommand(), versionCommand(), compileWorkerCommand())
 	return root
 }
 

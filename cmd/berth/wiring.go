@@ -23,7 +23,6 @@ import (
 	"k8s.io/utils/clock"
 
 	"berth.dev/berth/api/upstream"
-	"berth.dev/berth/cue"
 	"berth.dev/berth/engine/access"
 	"berth.dev/berth/engine/apiserver"
 	"berth.dev/berth/engine/live"
@@ -131,7 +130,7 @@ func (s *server) assemble(ctx context.Context, nodeIP netip.Addr) (err error) {
 		return err
 	}
 	s.users = &access.Users{Tokens: tokens, Accounts: &access.Accounts{Key: s.account, Objects: s.res, Now: now.Now}}
-	compiler, err := cue.New()
+	compiler, err := newCompiler(s.log)
 	if err != nil {
 		return fmt.Errorf("load the schemas: %w", err)
 	}
@@ -157,7 +156,7 @@ func (s *server) assemble(ctx context.Context, nodeIP netip.Addr) (err error) {
 			return err
 		}
 	}
-	s.handler = s.routes(repositories)
+	s.handler = s.routes(expectPush(compiler, repositories))
 	return nil
 }
 

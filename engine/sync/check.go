@@ -42,6 +42,7 @@ func (o Outcome) Failed() bool { return v1alpha1.HasErrors(o.Diagnostics) }
 func (e *Engine) Check(ctx context.Context, src *v1alpha1.Source, rev revision.Revision) (Outcome, error) {
 	ctx = store.FreshOnce(ctx) // it reads each object; what is older than that is a conflict at the commit
 	set, err := e.Compiler.Compile(ctx, rev, CompileOptions{
+		Limits: src.Spec.Compile,
 		Source: src.Name, Path: src.Spec.Path, TargetNamespace: src.Spec.TargetNamespace, Kinds: Kinds(),
 	})
 	if err != nil {

@@ -40,6 +40,8 @@ type CompileOptions struct {
 	Source          string
 	Path            string
 	TargetNamespace string
+	// Limits may be nil.
+	Limits *v1alpha1.CompileLimits
 	// Kinds that a repository may hold.
 	Kinds []schema.GroupVersionKind
 }

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
@@ -191,6 +192,8 @@ func (g *generator) of(t reflect.Type) map[string]any {
 		return map[string]any{"type": "string", "format": "date-time"}
 	case reflect.TypeFor[metav1.Duration]():
 		return map[string]any{"type": "string"}
+	case reflect.TypeFor[resource.Quantity]():
+		return ref("io.k8s.apimachinery.pkg.api.resource.Quantity")
 	case reflect.TypeFor[intstr.IntOrString]():
 		return map[string]any{"x-kubernetes-int-or-string": true, "anyOf": []any{map[string]any{"type": "integer"}, map[string]any{"type": "string"}}}
 	case reflect.TypeFor[metav1.ObjectMeta](), reflect.TypeFor[metav1.ListMeta](), reflect.TypeFor[metav1.Condition]():
