@@ -24,7 +24,10 @@ func TestATokenStaysWithoutTheControlPlane(t *testing.T) {
 		Sources: []corev1.VolumeProjection{{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token"}}},
 	}}}}
 	n.create(p)
-	n.await("a", "waiting for its account", func(*corev1.Pod) bool { return strings.Contains(n.events(), `ServiceAccount "robot" is not there`) })
+	n.await("a", "waiting for its account", func(p *corev1.Pod) bool {
+		s := p.Status.ContainerStatuses
+		return len(s) > 0 && s[0].State.Waiting != nil && strings.Contains(s[0].State.Waiting.Message, `ServiceAccount "robot" is not there`)
+	})
 	n.create(account)
 	id := n.await("a", "ready", ready).Status.ContainerStatuses[0].ContainerID
 	first := tokensIn(n.logs("a", "main", "\n"))[0]

@@ -36,7 +36,7 @@ func TestDamagedStoreIsRebuilt(t *testing.T) {
 		// What is to be rebuilt must have been noted.
 		m.eventually("the recovery file names the Source and the Deployment", func() error {
 			b, err := os.ReadFile(filepath.Join(m.dir, "recovery.json"))
-			for _, want := range []string{`"kind":"Source"`, `"namespace":"mine"`} {
+			for _, want := range []string{`"kind":"Source"`, `"name":"own"`} {
 				if err == nil && !strings.Contains(string(b), want) {
 					err = fmt.Errorf("no %s in it", want)
 				}

@@ -119,10 +119,10 @@ func (v *versions) see(o any) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.seen++
-	if err != nil || version < v.last[m.Name] {
-		v.t.Errorf("%s: version %s after %d", m.Name, m.ResourceVersion, v.last[m.Name])
+	if err != nil || version < v.last[m.Namespace+"/"+m.Name] {
+		v.t.Errorf("%s: version %s after %d", m.Name, m.ResourceVersion, v.last[m.Namespace+"/"+m.Name])
 	}
-	v.last[m.Name] = version
+	v.last[m.Namespace+"/"+m.Name] = version
 }
 
 func (v *versions) count() int {
@@ -138,13 +138,13 @@ func TestRevisionsAreTheClusters(t *testing.T) {
 	c := start(t, 1, 2)
 	a, b := c.servers[0].client(), c.servers[1].client()
 	for n := range 50 {
-		m := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("m%d", n)}}
+		m := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("m%d", n), Labels: map[string]string{"of": "the-test"}}}
 		made, err := a.CoreV1().ConfigMaps("default").Create(t.Context(), m, metav1.CreateOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		list, err := b.CoreV1().ConfigMaps("default").List(t.Context(), metav1.ListOptions{
-			ResourceVersion: made.ResourceVersion, ResourceVersionMatch: metav1.ResourceVersionMatchNotOlderThan,
+			LabelSelector: "of=the-test", ResourceVersion: made.ResourceVersion, ResourceVersionMatch: metav1.ResourceVersionMatchNotOlderThan,
 		})
 		if err != nil || len(list.Items) != n+1 {
 			t.Fatalf("after %d writes the other server has %d (%v)", n+1, len(list.Items), err)
