@@ -208,10 +208,16 @@ func TestFieldManifests(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		probes := false
 		for _, d := range set.Diagnostics {
-			if d.Severity == v1alpha1.SeverityError && !strings.Contains(d.Message, "use apiVersion: autoscaling/v2") {
+			probe := strings.Contains(d.Message, "gRPC probes are not made")
+			probes = probes || probe
+			if d.Severity == v1alpha1.SeverityError && !probe && !strings.Contains(d.Message, "use apiVersion: autoscaling/v2") {
 				t.Errorf("%s: %s", filepath.Base(name), d)
 			}
+		}
+		if online := filepath.Base(name) == "online-boutique.yaml"; probes != online {
+			t.Errorf("%s: gRPC probes are refused: %t", name, probes)
 		}
 		if len(set.Manifests) == 0 {
 			t.Errorf("%s: no objects", name)

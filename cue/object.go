@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"berth.dev/berth/api/manifest"
+	"berth.dev/berth/api/support"
 	"berth.dev/berth/cue/check"
 	"berth.dev/berth/cue/document"
 )
@@ -61,10 +62,9 @@ func (ks kinds) admit(n *document.Node) admitted {
 		out.problems = append(out.problems, k.inspect(n)...)
 	}
 	if !out.failed() {
-		u, problem := k.decode(n, hide)
-		if problem != nil {
-			out.problems = append(out.problems, *problem)
-		} else {
+		u, problems := k.decode(n, hide)
+		out.problems = append(out.problems, problems...)
+		if !out.failed() {
 			out.objects = []manifest.Manifest{{Object: u, Origin: manifest.Origin{Path: n.Path, Line: n.Line}}}
 		}
 	}
@@ -232,12 +232,14 @@ func ports(spec *document.Node, at string) []document.Problem {
 	return out
 }
 
-// decode makes the object and proves that it is one of the Go type.
-func (k *kind) decode(n *document.Node, hide bool) (*unstructured.Unstructured, *document.Problem) {
+// decode makes the object, proves that it is one of the Go type, and finds the
+// fields that Berth does not carry out.
+func (k *kind) decode(n *document.Node, hide bool) (*unstructured.Unstructured, []document.Problem) {
 	content, _ := n.Interface().(map[string]any)
-	err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(content, k.typed(), true)
+	obj := k.typed()
+	err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(content, obj, true)
 	if err == nil {
-		return &unstructured.Unstructured{Object: content}, nil
+		return &unstructured.Unstructured{Object: content}, notCarriedOut(n, obj)
 	}
 	message := "cannot be read as a " + k.Kind
 	if !hide {
@@ -245,5 +247,16 @@ func (k *kind) decode(n *document.Node, hide bool) (*unstructured.Unstructured, 
 	} else if strings.Contains(err.Error(), "base64") {
 		message += ": data must be text in base64; use stringData for plain text"
 	}
-	return nil, &document.Problem{Pos: n.Pos, Message: message}
+	return nil, []document.Problem{{Pos: n.Pos, Message: message}}
+}
+
+// notCarriedOut are the fields that Berth ignores or refuses, each at its place.
+func notCarriedOut(n *document.Node, obj any) []document.Problem {
+	var out []document.Problem
+	for _, f := range support.Find(obj) {
+		out = append(out, document.Problem{
+			Pos: n.At(f.Names()...), Warning: f.State == support.Ignored, Field: f.Path(), Message: f.Explanation(),
+		})
+	}
+	return out
 }

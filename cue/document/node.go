@@ -2,7 +2,10 @@
 // does, with the place of every field. It knows nothing of kinds or schemas.
 package document
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Kind of a Node.
 type Kind int
@@ -76,6 +79,55 @@ func (n *Node) Text(key string) string {
 		return v.Value.(string)
 	}
 	return ""
+}
+
+// At is the place of the field that the steps lead to, names of fields (string)
+// and indices of items (int), or of the nearest one that has a place.
+func (n *Node) At(steps ...any) Pos {
+	top := n.Pos
+	pos := top
+	for _, s := range steps {
+		at := Pos{}
+		switch s := s.(type) {
+		case string:
+			i := slices.IndexFunc(n.Fields, func(f Field) bool { return f.Key == s })
+			if i < 0 {
+				return pos
+			}
+			at, n = n.Fields[i].Pos, n.Fields[i].Value
+		case int:
+			if s >= len(n.Items) {
+				return pos
+			}
+			n = n.Items[s]
+			at = n.Pos
+		}
+		if at.Line > 0 {
+			pos = at
+		}
+	}
+	if pos == top {
+		return n.below(pos)
+	}
+	return pos
+}
+
+// below is the first place under n that is not pos: a value that a template
+// made has no place of its own, but what is in it may.
+func (n *Node) below(pos Pos) Pos {
+	if n.Line > 0 && n.Pos != pos {
+		return n.Pos
+	}
+	children := slices.Clone(n.Items)
+	for _, f := range n.Fields {
+		children = append(children, f.Value)
+	}
+	for _, child := range children {
+		if at := child.below(pos); at != pos {
+			return at
+		}
+	}
+	return pos
 }
 
 // Interface returns the value as JSON has it, without fields that are null: to

@@ -1,0 +1,29 @@
+package support
+
+import (
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"berth.dev/berth/api/v1alpha1"
+)
+
+// otherEntries are fields of the cluster's own kinds.
+func otherEntries() []Entry {
+	const noElection = "holders agree among themselves"
+	return []Entry{
+		ignore[metav1.ObjectMeta]("selfLink", "the API names no links; leave the field out"),
+		refuse[corev1.Secret]("type", "no token is put into it; mount one with a projected volume, or make one with kubectl create token").of(string(corev1.SecretTypeServiceAccountToken)),
+		ignore[corev1.Secret]("type", "it opens no registry; use type "+string(corev1.SecretTypeDockerConfigJson)).of(string(corev1.SecretTypeDockercfg)),
+		ignore[corev1.Taint]("effect", "new Pods are kept away, but "+notEvict+"; use kubectl drain").of(string(corev1.TaintEffectNoExecute)),
+		ignore[corev1.Taint]("effect", "the node is as good as any other; use NoSchedule").of(string(corev1.TaintEffectPreferNoSchedule)),
+		ignore[corev1.NodeSpec]("configSource", "an agent is configured where it is started"),
+		ignore[corev1.NodeSpec]("externalID", "nothing reads it"),
+		ignore[corev1.NodeSpec]("podPreemptionPolicy", "no Pod is preempted"),
+		ignore[schedulingv1.PriorityClass]("value", noOrder),
+		ignore[coordinationv1.LeaseSpec]("strategy", noElection),
+		ignore[coordinationv1.LeaseSpec]("preferredHolder", noElection),
+		refuse[v1alpha1.SourceSpec]("credentials", "remotes that need credentials are not fetched yet; push to the built-in endpoint instead").present(),
+	}
+}
