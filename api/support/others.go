@@ -22,6 +22,7 @@ func otherEntries() []Entry {
 		ignore[corev1.NodeSpec]("externalID", "nothing reads it"),
 		ignore[corev1.NodeSpec]("podPreemptionPolicy", "no Pod is preempted"),
 		ignore[schedulingv1.PriorityClass]("value", noOrder),
+		ignore[schedulingv1.PriorityClass]("preemptionPolicy", "no Pod is preempted").of(string(corev1.PreemptLowerPriority)),
 		ignore[coordinationv1.LeaseSpec]("strategy", noElection),
 		ignore[coordinationv1.LeaseSpec]("preferredHolder", noElection),
 		refuse[v1alpha1.SourceSpec]("credentials", "remotes that need credentials are not fetched yet; push to the built-in endpoint instead").present(),

@@ -32,5 +32,6 @@ func serviceEntries() []Entry {
 			func(n int32) bool { return n != corev1.DefaultClientIPServiceAffinitySeconds }),
 		refuse[discoveryv1.EndpointSlice]("addressType", "only endpoints with IPv4 addresses are used").other(string(discoveryv1.AddressTypeIPv4)),
 		ignore[discoveryv1.Endpoint]("hints", nearest),
+		ignore[discoveryv1.Endpoint]("deprecatedTopology", nearest),
 	}
 }

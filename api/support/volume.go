@@ -30,6 +30,7 @@ func volumeEntries() []Entry {
 		refuse[corev1.DownwardAPIVolumeFile]("user", owner),
 		refuse[corev1.ServiceAccountTokenProjection]("user", "the file belongs to the one user of the Pod's containers, or to root"),
 		where(ignore[corev1.EmptyDirVolumeSource]("sizeLimit", "what is written to the disk is not limited"), "unless medium is Memory", disk),
+		only(refuse[corev1.EmptyDirVolumeSource]("mode", "everybody may write to the folder"), "other than 0777", func(mode int32) bool { return mode != 0o777 }),
 		refuse[corev1.EmptyDirVolumeSource]("medium", "nodes offer no huge pages").of("HugePages*"),
 		refuse[corev1.VolumeProjection]("clusterTrustBundle", "there are no ClusterTrustBundles; use a ConfigMap").present(),
 		refuse[corev1.VolumeProjection]("podCertificate", "no certificates are made for Pods; use a Secret").present(),

@@ -46,6 +46,7 @@ func TestCompatibilityDocument(t *testing.T) {
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", row.Kind, row.GroupVersion(), acts, strings.Join(apiserver.Verbs(row), " "), strings.Join(subs, " "))
 	}
+	writeFields(&b)
 	const path = "../../docs/compatibility.md"
 	if *update {
 		if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {

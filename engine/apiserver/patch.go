@@ -113,7 +113,13 @@ func (s *Server) patchOnce(q *request, language types.PatchType, body []byte) (c
 			return nil, 0, err
 		}
 		q.warnIdle()
+		if err := q.supported(next, nil); err != nil {
+			return nil, 0, err
+		}
 		return next, http.StatusCreated, s.write(q, "create", next)
+	}
+	if err := q.supported(next, live); err != nil {
+		return nil, 0, err
 	}
 	if next.GetResourceVersion() == "" {
 		next.SetResourceVersion(live.GetResourceVersion())

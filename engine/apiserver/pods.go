@@ -87,6 +87,9 @@ func (s *Server) updateEphemeral(w http.ResponseWriter, q *request) error {
 	if err := s.Resources.Get(q.Context(), client.Key(obj), live); err != nil {
 		return err
 	}
+	if err := q.supported(obj, live); err != nil {
+		return err
+	}
 	if err := s.managers.note(q, live, obj); err != nil {
 		return err
 	}

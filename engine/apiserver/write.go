@@ -71,7 +71,9 @@ func (q *request) decode(body []byte, into any) error {
 		return apierrors.NewBadRequest("strict decoding error: " + strings.Join(words, ", "))
 	case metav1.FieldValidationIgnore:
 	default:
-		q.warnings = append(q.warnings, words...)
+		for _, text := range words {
+			q.warn(text)
+		}
 	}
 	return nil
 }
@@ -168,6 +170,9 @@ func (s *Server) create(w http.ResponseWriter, q *request) error {
 	}
 	obj.SetResourceVersion("")
 	q.warnIdle()
+	if err := q.supported(obj, nil); err != nil {
+		return err
+	}
 	if err := s.write(q, "create", obj); err != nil {
 		return err
 	}
@@ -194,7 +199,7 @@ func (s *Server) openNamespace(q *request) error {
 // warnIdle tells who writes an object of a kind that nothing acts on.
 func (q *request) warnIdle() {
 	if q.row.Idle {
-		q.warnings = append(q.warnings, fmt.Sprintf("%s is kept, but this version of Berth does not act on it yet", q.row.Kind))
+		q.warn(fmt.Sprintf("%s is kept, but this version of Berth does not act on it yet", q.row.Kind))
 	}
 }
 
@@ -246,6 +251,9 @@ func (s *Server) update(w http.ResponseWriter, q *request) error {
 	}
 	live := q.row.New()
 	if err := s.Resources.Get(q.Context(), client.Key(obj), live); err != nil {
+		return err
+	}
+	if err := q.supported(obj, live); err != nil {
 		return err
 	}
 	if err := s.managers.note(q, live, obj); err != nil {

@@ -156,7 +156,9 @@ func hostPath(source *corev1.HostPathVolumeSource) error {
 	wrong := map[corev1.HostPathType]bool{
 		corev1.HostPathDirectory: !info.IsDir(), corev1.HostPathDirectoryOrCreate: !info.IsDir(),
 		corev1.HostPathFile: !info.Mode().IsRegular(), corev1.HostPathFileOrCreate: !info.Mode().IsRegular(),
-		corev1.HostPathSocket: info.Mode()&os.ModeSocket == 0,
+		corev1.HostPathSocket:   info.Mode()&os.ModeSocket == 0,
+		corev1.HostPathCharDev:  info.Mode()&os.ModeCharDevice == 0,
+		corev1.HostPathBlockDev: info.Mode()&os.ModeDevice == 0 || info.Mode()&os.ModeCharDevice != 0,
 	}
 	if wrong[kind] {
 		return &pods.WaitError{Reason: "FailedMount", Message: fmt.Sprintf("%s is not a %s", source.Path, strings.TrimSuffix(string(kind), "OrCreate"))}
