@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -56,18 +57,27 @@ func (r *Runner) adopt(ctx context.Context) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	var resumed sync.WaitGroup
 	for _, rec := range all {
 		w := r.newWorker(rec)
-		w.noteLogs()
 		r.workers[types.UID(w.uid)] = w
+		resumed.Add(1)
 		r.group.Go(func() error {
 			w.resume(r.ctx, states)
+			w.noteLogs()
+			resumed.Done()
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			r.spawn(w)
 			return nil
 		})
 	}
+	// Before that, a log would seem to have ended and a container not to run.
+	r.group.Go(func() error {
+		resumed.Wait()
+		close(r.adopted)
+		return nil
+	})
 	return nil
 }
 
@@ -127,10 +137,8 @@ func (n *logNames) find(container string, previous bool) (logs.Instance, error) 
 	}
 	restart, ok := n.runs[container]
 	if !ok {
-		for _, c := range allContainers(n.pod) {
-			if c.Name == container {
-				return logs.Instance{}, &WaitError{Reason: reasonCreating, Message: fmt.Sprintf("container %q in pod %q is waiting to start: %s", container, n.name, reasonCreating)}
-			}
+		if containerOf(n.pod, container) != nil {
+			return logs.Instance{}, &WaitError{Reason: reasonCreating, Message: fmt.Sprintf("container %q in pod %q is waiting to start: %s", container, n.name, reasonCreating)}
 		}
 		return logs.Instance{}, fmt.Errorf("container %q is not in pod %s/%s: it has %s", container, n.namespace, n.name, strings.Join(names, ", "))
 	}

@@ -29,33 +29,23 @@ type Attachable struct {
 
 // Attachable finds a running container of a pod.
 func (r *Runner) Attachable(namespace, name, container string) (Attachable, error) {
-	instance, err := r.Find(namespace, name, container, false)
+	w, at := r.find(namespace, name)
+	if at == nil {
+		return Attachable{}, r.notHere(namespace, name)
+	}
+	instance, err := at.find(container, false)
 	if err != nil {
 		return Attachable{}, err
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, w := range r.workers {
-		at := w.logOf.Load()
-		if at == nil || LogFolder(at.pod) != instance.Pod {
-			continue
-		}
-		id := at.running[container].id
-		if id == "" {
-			break
-		}
-		for _, c := range allContainers(at.pod) {
-			if c.Name != container {
-				continue
-			}
-			out := Attachable{ID: id, Instance: instance, CloseStdin: c.StdinOnce && !c.TTY, TTY: c.TTY}
-			if c.Stdin {
-				out.Stdin = w.stdin(container)
-			}
-			return out, nil
-		}
+	c, id := containerOf(at.pod, container), at.running[container].id
+	if c == nil || id == "" {
+		return Attachable{}, fmt.Errorf("container %s of pod %s/%s is not running", container, namespace, name)
 	}
-	return Attachable{}, fmt.Errorf("container %s of pod %s/%s is not running", container, namespace, name)
+	out := Attachable{ID: id, Instance: instance, CloseStdin: c.StdinOnce && !c.TTY, TTY: c.TTY}
+	if c.Stdin {
+		out.Stdin = w.stdin(container)
+	}
+	return out, nil
 }
 
 // Running lists the containers that run, for measuring them.

@@ -429,6 +429,16 @@ func (w *worker) expired() bool {
 	return limit != nil && !w.r.Clock.Now().Before(w.rec.Start.Add(time.Duration(*limit)*time.Second))
 }
 
+// containerOf finds a container of a pod by its name, or nil.
+func containerOf(pod *corev1.Pod, name string) *corev1.Container {
+	for _, c := range allContainers(pod) {
+		if c.Name == name {
+			return c
+		}
+	}
+	return nil
+}
+
 func allContainers(pod *corev1.Pod) []*corev1.Container {
 	var out []*corev1.Container
 	for i := range pod.Spec.InitContainers {

@@ -174,12 +174,7 @@ func (w *worker) probeGrace(c *corev1.Container, kind probeKind) time.Duration {
 }
 
 func (w *worker) find(name string) *corev1.Container {
-	for _, c := range allContainers(w.pod) {
-		if c.Name == name {
-			return c
-		}
-	}
-	return nil
+	return containerOf(w.pod, name)
 }
 
 func lower(k probeKind) string {

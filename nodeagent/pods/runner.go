@@ -82,7 +82,6 @@ func (r *Runner) Run(ctx context.Context) error {
 		}
 		return err
 	}
-	close(r.adopted)
 	group.Go(func() error { return r.publisher.run(ctx) })
 	group.Go(func() error { return r.tellAll(ctx) })
 	group.Go(func() error {
@@ -93,7 +92,7 @@ func (r *Runner) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// Adopted is closed when the pods on disk have been taken up.
+// Adopted is closed when the pods on disk and their containers have been taken up.
 func (r *Runner) Adopted() <-chan struct{} { return r.adopted }
 
 // ConfigChanged tells pods that a ConfigMap or Secret of theirs has changed.
@@ -242,14 +241,32 @@ func (r *Runner) hostResolv() string {
 
 // Find returns the record of a pod's container for reading its log.
 func (r *Runner) Find(namespace, name, container string, previous bool) (logs.Instance, error) {
+	_, at := r.find(namespace, name)
+	if at == nil {
+		return logs.Instance{}, r.notHere(namespace, name)
+	}
+	return at.find(container, previous)
+}
+
+// find is the worker of a pod and what it has published; nil when there is none.
+// Of two of one name, one of which still ends, it is the younger.
+func (r *Runner) find(namespace, name string) (found *worker, its *logNames) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, w := range r.workers {
-		if at := w.logOf.Load(); at != nil && at.namespace == namespace && at.name == name {
-			return at.find(container, previous)
+		at := w.logOf.Load()
+		if at == nil || at.namespace != namespace || at.name != name {
+			continue
+		}
+		if its == nil || its.pod.CreationTimestamp.Before(&at.pod.CreationTimestamp) {
+			found, its = w, at
 		}
 	}
-	return logs.Instance{}, fmt.Errorf("pod %s/%s is not on node %s", namespace, name, r.NodeName)
+	return found, its
+}
+
+func (r *Runner) notHere(namespace, name string) error {
+	return fmt.Errorf("pod %s/%s is not on node %s", namespace, name, r.NodeName)
 }
 
 func metaOf(pod *corev1.Pod) metav1.ObjectMeta {
