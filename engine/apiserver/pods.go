@@ -83,20 +83,7 @@ func (s *Server) updateEphemeral(w http.ResponseWriter, q *request) error {
 	if err != nil {
 		return err
 	}
-	live := q.row.New()
-	if err := s.Resources.Get(q.Context(), client.Key(obj), live); err != nil {
-		return err
-	}
-	if err := q.supported(obj, live); err != nil {
-		return err
-	}
-	if err := s.managers.note(q, live, obj); err != nil {
-		return err
-	}
-	if err := s.write(q, ephemeralContainers, obj); err != nil {
-		return err
-	}
-	return s.answer(w, q, http.StatusOK, obj)
+	return s.replace(w, q, ephemeralContainers, obj)
 }
 
 // finalize sets the finalizers of a Namespace that is being deleted.

@@ -249,6 +249,11 @@ func (s *Server) update(w http.ResponseWriter, q *request) error {
 	if err != nil {
 		return err
 	}
+	return s.replace(w, q, "update", obj)
+}
+
+// replace writes an object in the place of the one that is there.
+func (s *Server) replace(w http.ResponseWriter, q *request, verb string, obj client.Object) error {
 	live := q.row.New()
 	if err := s.Resources.Get(q.Context(), client.Key(obj), live); err != nil {
 		return err
@@ -259,7 +264,7 @@ func (s *Server) update(w http.ResponseWriter, q *request) error {
 	if err := s.managers.note(q, live, obj); err != nil {
 		return err
 	}
-	if err := s.write(q, "update", obj); err != nil {
+	if err := s.write(q, verb, obj); err != nil {
 		return err
 	}
 	return s.answer(w, q, http.StatusOK, obj)
