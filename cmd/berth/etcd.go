@@ -164,8 +164,8 @@ func (s *server) firstFiles() error {
 	return err
 }
 
-// fileChanged says what another server changed. Whoever uses the file looks at
+// fileChanged says what was taken from another server. Whoever uses the file looks at
 // it anew by itself.
 func (s *server) fileChanged(name string) {
-	s.log.Info("a file was changed at another server", "file", name)
+	s.log.Info("a file is now as another server has it", "file", name)
 }
