@@ -131,7 +131,9 @@ func (g *pushGate) Check(ctx context.Context, p receive.Push, out io.Writer) err
 	if err != nil {
 		return fmt.Errorf("read the push: %w", err)
 	}
+	done := patiently(out, sayEvery, "compiling and planning the push")
 	result, err := g.engine.Check(ctx, src, rev)
+	done()
 	if err != nil {
 		return err
 	}
