@@ -254,3 +254,24 @@ func TestProcessesHaveNothing(t *testing.T) {
 		t.Errorf("its network is %s, ours %s: %v", its, mine, err)
 	}
 }
+
+// BenchmarkCompile1000CUEApart is BenchmarkCompile1000CUE in processes of their
+// own, as the server does it, their start included.
+func BenchmarkCompile1000CUEApart(b *testing.B) {
+	tree := cueRepository(50, 20)
+	for b.Loop() {
+		c, _ := apart(b, time.Minute)
+		if n := compile(b, c, tree); n != 1000 {
+			b.Fatalf("%d objects", n)
+		}
+	}
+}
+
+// BenchmarkProcessStart is what the first push after a pause waits for: a
+// process, and one small folder.
+func BenchmarkProcessStart(b *testing.B) {
+	for b.Loop() {
+		c, _ := apart(b, time.Minute)
+		compile(b, c, oneMap("x"))
+	}
+}
