@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -77,6 +78,10 @@ func validate(ctx context.Context, dir, output string, stdout, stderr io.Writer)
 	if err != nil {
 		return err
 	}
+	for _, r := range set.Open {
+		set.Diagnostics = append(set.Diagnostics, r.Missing("in this repository"))
+	}
+	slices.SortStableFunc(set.Diagnostics, v1alpha1.CompareDiagnostics)
 	failed := v1alpha1.HasErrors(set.Diagnostics)
 	if output == "json" {
 		answer := map[string]any{"valid": !failed, "objects": len(set.Manifests), "diagnostics": append([]v1alpha1.Diagnostic{}, set.Diagnostics...)}

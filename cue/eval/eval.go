@@ -43,8 +43,8 @@ type Result struct {
 	Problems []document.Problem
 }
 
-// Checker finds the faults of an object against the schema.
-type Checker func(*document.Node) []document.Problem
+// Checker finds the faults of an object.
+type Checker func(n *document.Node) []document.Problem
 
 // Evaluator holds the schema's bytes; it keeps nothing of an evaluation.
 type Evaluator struct {
@@ -71,11 +71,8 @@ func (e *Evaluator) Evaluate(ctx context.Context, p Package, check Checker) Resu
 		return Result{Problems: []document.Problem{{Pos: document.Pos{Path: p.Dir}, Message: "evaluation took too long: " + err.Error()}}}
 	}
 	if len(strict.problems) == 0 {
-		if problems := strict.checked(check); len(problems) > 0 {
-			strict.place()
-			return Result{Objects: strict.objects, Problems: strict.checked(check)}
-		}
-		return Result{Objects: strict.objects}
+		strict.place()
+		return Result{Objects: strict.objects, Problems: strict.checked(check)}
 	}
 	loose := e.run(p, e.lenient)
 	if loose.panicked != "" && strict.panicked == "" {

@@ -107,7 +107,52 @@ func (p places) exact(v cue.Value, at []string) (document.Pos, bool) {
 	if pos, ok := p.byPath[key(at)]; ok {
 		return pos, true
 	}
-	return position(v.Pos())
+	return written(v, 3)
+}
+
+// written is where the user wrote a value, or one that it was taken from over
+// at most depth references.
+func written(v cue.Value, depth int) (document.Pos, bool) {
+	if v == (cue.Value{}) {
+		return document.Pos{}, false
+	}
+	if pos, ok := position(v.Pos()); ok || depth == 0 || v.IncompleteKind()&(cue.StructKind|cue.ListKind) != 0 {
+		return pos, ok
+	}
+	op, args := parts(v)
+	if op != cue.AndOp && op != cue.SelectorOp && op != cue.NoOp {
+		return document.Pos{}, false
+	}
+	for _, arg := range append([]cue.Value{v}, args...) {
+		if from, ok := referred(arg); ok {
+			if pos, ok := written(from, depth-1); ok {
+				return pos, true
+			}
+		}
+	}
+	return document.Pos{}, false
+}
+
+// parts are what a value was unified from. The evaluator panics on some values:
+// they have no place of their own then.
+func parts(v cue.Value) (op cue.Op, args []cue.Value) {
+	defer func() {
+		if recover() != nil {
+			op, args = cue.NoOp, nil
+		}
+	}()
+	return v.Expr()
+}
+
+// referred is the value that v refers to, if it does.
+func referred(v cue.Value) (to cue.Value, ok bool) {
+	defer func() {
+		if recover() != nil {
+			ok = false
+		}
+	}()
+	to = cue.Dereference(v)
+	return to, to != v
 }
 
 // object is the place of an object.
