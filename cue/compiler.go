@@ -67,7 +67,7 @@ func New() (*Compiler, error) {
 	}
 	plain := make(map[string][]byte, len(files))
 	for name, content := range files {
-		if name != "app.cue" {
+		if !schema.Shorthand(name) {
 			plain[name] = content
 		}
 	}

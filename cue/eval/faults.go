@@ -37,6 +37,7 @@ func (r *run) faults(value cue.Value) {
 			r.problems = append(r.problems, p)
 		}
 	}
+	r.problems = alternatives(r.problems)
 }
 
 // undefined returns the errors of a value that names what does not exist. CUE

@@ -29,3 +29,8 @@ func Files() (map[string][]byte, error) {
 	}
 	return out, nil
 }
+
+// Shorthand reports whether a file of the schema computes rather than constrains.
+func Shorthand(name string) bool {
+	return name == "program.cue" || name == "app.cue" || name == "task.cue"
+}
