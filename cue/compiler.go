@@ -95,7 +95,8 @@ func (c *Compiler) Compile(ctx context.Context, rev revision.Revision, opts Opti
 	}
 	in := sift(rev.Tree, files, root)
 	j := &job{compiler: c, in: in, root: root, limits: cmp.Or(opts.Limits, DefaultLimits()), keys: map[string]bool{}}
-	results := make([]admitted, len(in.plain)+len(in.packages))
+	modules := in.copies(root)
+	results := make([]admitted, len(in.plain)+len(in.packages)+len(modules))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(max(1, runtime.GOMAXPROCS(0)))
 	for i := range results {
@@ -104,10 +105,12 @@ func (c *Compiler) Compile(ctx context.Context, rev revision.Revision, opts Opti
 				return err
 			}
 			var err error
-			if i < len(in.plain) {
+			if n := i - len(in.plain); n < 0 {
 				results[i], err = j.plain(ctx, in.plain[i])
+			} else if n < len(in.packages) {
+				results[i], err = j.folder(ctx, in.packages[n])
 			} else {
-				results[i], err = j.folder(ctx, in.packages[i-len(in.plain)])
+				results[i], err = j.vendored(ctx, modules[n-len(in.packages)])
 			}
 			return err
 		})

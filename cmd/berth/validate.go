@@ -89,9 +89,7 @@ func validate(ctx context.Context, dir, output string, stdout, stderr io.Writer)
 			return err
 		}
 	} else {
-		for _, d := range set.Diagnostics {
-			fmt.Fprintln(stderr, d)
-		}
+		newExcerpts(rev.Tree).print(ctx, stderr, set.Diagnostics)
 	}
 	switch {
 	case failed && output == "text":
@@ -154,9 +152,7 @@ func plan(ctx context.Context, r *remote, dir, source, output string, stdout, st
 	if err := r.post(ctx, "/berth/v1/plan?"+q.Encode(), &body, &answer); err != nil {
 		return err
 	}
-	for _, d := range answer.Diagnostics {
-		fmt.Fprintln(stderr, d)
-	}
+	newExcerpts(rev.Tree).print(ctx, stderr, answer.Diagnostics)
 	switch output {
 	case "json":
 		err = printJSON(stdout, answer)

@@ -13,6 +13,7 @@ import (
 	"cuelang.org/go/cue/cuecontext"
 
 	"berth.dev/berth/cue/document"
+	"berth.dev/berth/cue/schema"
 )
 
 // Package is what one evaluation reads.
@@ -53,12 +54,12 @@ type Evaluator struct {
 }
 
 // New makes an Evaluator over the files of the schema.
-func New(schema map[string][]byte) (*Evaluator, error) {
-	lenient, err := loosen(schema)
+func New(definitions map[string][]byte) (*Evaluator, error) {
+	lenient, err := loosen(definitions)
 	if err != nil {
 		return nil, err
 	}
-	return &Evaluator{schema: schema, lenient: lenient}, nil
+	return &Evaluator{schema: definitions, lenient: lenient}, nil
 }
 
 // Evaluate returns the objects of a package, or its faults. The package is
@@ -130,7 +131,7 @@ type run struct {
 	hidden map[string]bool
 }
 
-func (e *Evaluator) run(p Package, schema map[string][]byte) (r *run) {
+func (e *Evaluator) run(p Package, definitions map[string][]byte) (r *run) {
 	r = &run{pkg: p, hidden: map[string]bool{}}
 	// The evaluator panics on some values that hold a conflict. What was found
 	// until then is kept, and the other of the two evaluations tells the fault.
@@ -141,7 +142,7 @@ func (e *Evaluator) run(p Package, schema map[string][]byte) (r *run) {
 				Message: fmt.Sprintf("the CUE evaluator failed on this folder: %v; please report it", fault)})
 		}
 	}()
-	inst, problems := loadPackage(p, schema)
+	inst, problems := loadPackage(p, definitions)
 	if problems != nil {
 		r.problems = problems
 		return r
@@ -331,7 +332,7 @@ func (r *run) checked(check Checker) []document.Problem {
 // relative is the package's file as the repository names it.
 func relative(filename string) (string, bool) {
 	name, ok := strings.CutPrefix(filename, root+"/")
-	if !ok || strings.Contains(name, "cue.mod/pkg/berth.dev/schema") {
+	if !ok || strings.Contains(name, schema.Vendored+"/") {
 		return "", false
 	}
 	return name, true
