@@ -9,9 +9,11 @@ import (
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -57,6 +59,10 @@ func kindTable() []kind {
 		known(policyv1.SchemeGroupVersion.WithKind("PodDisruptionBudget"), true, nil, &policyv1.PodDisruptionBudget{}),
 		known(schedulingv1.SchemeGroupVersion.WithKind("PriorityClass"), false, nil, &schedulingv1.PriorityClass{}),
 		known(networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy"), true, nil, &networkingv1.NetworkPolicy{}),
+		known(core.WithKind("ReplicationController"), true, template, &corev1.ReplicationController{}),
+		known(core.WithKind("PersistentVolume"), false, nil, &corev1.PersistentVolume{}),
+		known(storagev1.SchemeGroupVersion.WithKind("StorageClass"), false, nil, &storagev1.StorageClass{}),
+		known(discoveryv1.SchemeGroupVersion.WithKind("EndpointSlice"), true, nil, &discoveryv1.EndpointSlice{}),
 		known(v1alpha1.GroupVersion.WithKind("Source"), false, nil, &v1alpha1.Source{}),
 	}
 }

@@ -5,6 +5,7 @@ import (
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -27,6 +28,8 @@ func Find(obj any) []Link {
 		f.pod(&o.Spec.Template.Spec, template)
 	case *appsv1.ReplicaSet:
 		f.pod(&o.Spec.Template.Spec, template)
+	case *corev1.ReplicationController:
+		f.pod(&o.Spec.Template.Spec, template)
 	case *appsv1.DaemonSet:
 		f.pod(&o.Spec.Template.Spec, template)
 	case *appsv1.StatefulSet:
@@ -39,6 +42,8 @@ func Find(obj any) []Link {
 		f.autoscaler(o)
 	case *policyv1.PodDisruptionBudget:
 		f.budget(o)
+	case *discoveryv1.EndpointSlice:
+		f.name(Core("Service"), o.Labels[discoveryv1.LabelServiceName], "its addresses are nobody's", "metadata", "labels", discoveryv1.LabelServiceName)
 	}
 	return f.links
 }
