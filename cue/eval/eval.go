@@ -122,6 +122,8 @@ type run struct {
 	places  places
 	objects []Object
 	values  []cue.Value
+	// from are the values of what was exported.
+	from map[*document.Node]cue.Value
 	// broken are the values outside of objects that hold an error.
 	broken   []cue.Value
 	problems []document.Problem
@@ -132,7 +134,7 @@ type run struct {
 }
 
 func (e *Evaluator) run(p Package, definitions map[string][]byte) (r *run) {
-	r = &run{pkg: p, hidden: map[string]bool{}}
+	r = &run{pkg: p, hidden: map[string]bool{}, from: map[*document.Node]cue.Value{}}
 	// The evaluator panics on some values that hold a conflict. What was found
 	// until then is kept, and the other of the two evaluations tells the fault.
 	defer func() {
@@ -176,11 +178,17 @@ func each(v cue.Value, visit func(string, cue.Value)) {
 	if v == (cue.Value{}) {
 		return
 	}
+	kind := v.IncompleteKind()
+	if kind != cue.BottomKind && kind&(cue.StructKind|cue.ListKind) == 0 {
+		return
+	}
 	none := true
-	if fields, err := v.Fields(); err == nil {
-		for fields.Next() {
-			none = false
-			visit(label(fields.Selector()), fields.Value())
+	if kind == cue.BottomKind || kind&cue.StructKind != 0 {
+		if fields, err := v.Fields(); err == nil {
+			for fields.Next() {
+				none = false
+				visit(label(fields.Selector()), fields.Value())
+			}
 		}
 	}
 	if !none {
@@ -201,11 +209,11 @@ func label(s cue.Selector) string {
 }
 
 func objectKind(v cue.Value) (string, bool) {
-	if v == (cue.Value{}) {
+	if k := v.IncompleteKind(); v == (cue.Value{}) || k != cue.BottomKind && k&cue.StructKind == 0 {
 		return "", false
 	}
-	apiVersion := v.LookupPath(cue.ParsePath("apiVersion"))
-	kind := v.LookupPath(cue.ParsePath("kind"))
+	apiVersion := v.LookupPath(cue.MakePath(cue.Str("apiVersion")))
+	kind := v.LookupPath(cue.MakePath(cue.Str("kind")))
 	if !apiVersion.Exists() || !kind.Exists() {
 		return "", false
 	}
@@ -221,6 +229,7 @@ func objectKind(v cue.Value) (string, bool) {
 func (r *run) export(v cue.Value, at []string) *document.Node {
 	v, _ = v.Default()
 	n := &document.Node{}
+	r.from[n] = v
 	switch v.IncompleteKind() {
 	case cue.StructKind:
 		n.Kind = document.Map
@@ -312,12 +321,12 @@ func scalar(n *document.Node, v cue.Value) error {
 
 // place fills in the places of all objects.
 func (r *run) place() {
-	for i, o := range r.objects {
+	for _, o := range r.objects {
 		at := strings.Split(o.Value, ".")
 		if o.Value == "" {
 			at = nil
 		}
-		r.places.fill(o.Node, r.values[i], at)
+		r.places.fill(o.Node, at, r.from)
 	}
 }
 

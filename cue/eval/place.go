@@ -185,26 +185,26 @@ func (p places) written(at []string) []string {
 	return at[:len(at):len(at)]
 }
 
-// fill sets the places in a Node and everything below it.
-func (p places) fill(n *document.Node, v cue.Value, at []string) {
-	n.Pos = p.value(v, at)
-	p.below(n, v, at)
+// fill sets the places in a Node and everything below it; from are the values
+// that it was made of.
+func (p places) fill(n *document.Node, at []string, from map[*document.Node]cue.Value) {
+	n.Pos = p.value(from[n], at)
+	p.below(n, at, from)
 }
 
-func (p places) below(n *document.Node, v cue.Value, at []string) {
-	children := map[string]cue.Value{}
-	each(v, func(name string, child cue.Value) { children[name] = child })
+func (p places) below(n *document.Node, at []string, from map[*document.Node]cue.Value) {
 	set := func(child *document.Node, name string) document.Pos {
 		path := append(at[:len(at):len(at)], name)
-		pos, ok := p.exact(children[name], path)
+		v := from[child]
+		pos, ok := p.exact(v, path)
 		if !ok {
 			pos = n.Pos
 		}
 		child.Pos = pos
-		if exact, ok := position(children[name].Pos()); ok && exact.Path == pos.Path && exact.Line >= pos.Line && child.Kind != document.Map {
+		if exact, ok := position(v.Pos()); ok && exact.Path == pos.Path && exact.Line >= pos.Line && child.Kind != document.Map {
 			child.Pos = exact
 		}
-		p.below(child, children[name], path)
+		p.below(child, path, from)
 		return pos
 	}
 	for i := range n.Fields {
