@@ -42,6 +42,10 @@ func assemble(problems []document.Problem, results []admitted, ks kinds, opts Op
 	for _, o := range objects {
 		set.Manifests = append(set.Manifests, o.Manifest)
 	}
+	if len(objects) == 0 && len(set.Diagnostics) == 0 {
+		set.Diagnostics = append(set.Diagnostics, diagnostic(document.Problem{Warning: true, Pos: document.Pos{Path: opts.Path},
+			Message: "nothing is deployed from here: no file holds an object, a value with an apiVersion and a kind"}))
+	}
 	slices.SortStableFunc(set.Diagnostics, v1alpha1.CompareDiagnostics)
 	set.Diagnostics = slices.Compact(set.Diagnostics)
 	return set

@@ -95,7 +95,7 @@ func (c *Compiler) Compile(ctx context.Context, rev revision.Revision, opts Opti
 	}
 	in := sift(rev.Tree, files, root)
 	j := &job{compiler: c, in: in, root: root, limits: cmp.Or(opts.Limits, DefaultLimits()), keys: map[string]bool{}}
-	modules := in.copies(root)
+	modules := in.copies()
 	results := make([]admitted, len(in.plain)+len(in.packages)+len(modules))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(max(1, runtime.GOMAXPROCS(0)))
@@ -162,7 +162,7 @@ func (j *job) plain(ctx context.Context, f revision.File) (admitted, error) {
 // folder compiles a CUE package. Its own files say how far it reaches; if it
 // reads more than them, the result is kept under the key of all it reads.
 func (j *job) folder(ctx context.Context, dir string) (admitted, error) {
-	root := j.in.moduleRoot(dir, j.root)
+	root := j.in.moduleRoot(dir)
 	files := j.in.files(dir, root, 0)
 	own := key("package", dir, files)
 	e, known := j.cached(own)

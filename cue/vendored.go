@@ -18,10 +18,10 @@ func inVendored(name string) (module string, ok bool) {
 }
 
 // copies are the modules with a copy of the schema that deployed packages lie in.
-func (in *inputs) copies(deployed string) []string {
+func (in *inputs) copies() []string {
 	used := map[string]bool{}
 	for _, dir := range in.packages {
-		if root := in.moduleRoot(dir, deployed); in.vendored[root] != nil {
+		if root := in.moduleRoot(dir); in.vendored[root] != nil {
 			used[root] = true
 		}
 	}

@@ -26,7 +26,7 @@ func cueCommand() *cobra.Command {
 		Short: "Write the schema into a repository, for editors and cue vet",
 		Long: `Write the definitions that Berth compiles with into the CUE module that DIR lies
 in, as cue.mod/pkg/berth.dev/schema, so that editors and "cue vet" know them. If
-DIR lies in no module, DIR becomes one.
+DIR lies in no module, its repository becomes one.
 
 Berth does not need the copy: it always compiles with its own, and says so when
 the two differ. Run this again after an upgrade.`,
@@ -78,7 +78,8 @@ func vendor(dir string, stdout io.Writer) error {
 }
 
 // moduleRoot is the CUE module that dir lies in: the nearest folder above it
-// with a cue.mod, within its repository. Without one, dir is made a module.
+// with a cue.mod, within its repository. Without one, the repository is made a
+// module, or dir if it lies in none.
 func moduleRoot(dir string) (string, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
@@ -90,8 +91,11 @@ func moduleRoot(dir string) (string, error) {
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			return "", fmt.Errorf("find the CUE module of %s: %w", dir, err)
 		}
-		_, err := os.Stat(filepath.Join(at, ".git"))
-		if err == nil || at == filepath.Dir(at) {
+		if _, err := os.Stat(filepath.Join(at, ".git")); err == nil {
+			abs = at
+			break
+		}
+		if at == filepath.Dir(at) {
 			break
 		}
 	}

@@ -127,8 +127,8 @@ func Ancestor(s storer.EncodedObjectStorer, old, commit plumbing.Hash) bool {
 	return false
 }
 
-// walker lists a tree below dir, and the CUE files outside of it that packages
-// in dir may import, if a CUE module encloses it.
+// walker lists a tree below dir, the CUE files above it, and those elsewhere that
+// packages in dir may import, if a CUE module encloses it.
 type walker struct {
 	ctx    context.Context
 	store  storer.EncodedObjectStorer
@@ -170,7 +170,7 @@ func (w *walker) walk(hash plumbing.Hash, at string, ignore Ignore, depth int) e
 
 func (w *walker) entry(e object.TreeEntry, name string, ignore Ignore, depth int) error {
 	isDir := e.Mode == filemode.Dir
-	inside := within(w.dir, name)
+	inside := within(w.dir, name) || !isDir && CUEAbove(name, w.dir)
 	if !inside && !(isDir && within(name, w.dir)) && !w.module || ignore.Match(name, isDir) {
 		return nil
 	}
@@ -206,6 +206,13 @@ func (w *walker) blob(hash plumbing.Hash, name string) ([]byte, error) {
 		return nil, &ErrIncomplete{Path: name, Hash: hash.String(), Err: err}
 	}
 	return content, nil
+}
+
+// CUEAbove reports whether a file is one of CUE in a folder above dir: a package
+// in dir includes those of its name.
+func CUEAbove(name, dir string) bool {
+	folder := path.Dir(name)
+	return path.Ext(name) == ".cue" && (folder == "." || within(folder, dir))
 }
 
 // within reports whether name is dir or below it; "" is the root.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -59,6 +60,36 @@ func TestAMissingObjectIsAnError(t *testing.T) {
 		if !errors.As(err, &incomplete) || incomplete.Path != name {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// TestCUEAboveTheFolderIsListed: packages in a folder include the files above it.
+func TestCUEAboveTheFolderIsListed(t *testing.T) {
+	s := memory.NewStorage()
+	file := func(name string) object.TreeEntry {
+		return object.TreeEntry{Name: name, Mode: filemode.Regular, Hash: blob(t, s, name)}
+	}
+	folder := func(name string, entries ...object.TreeEntry) object.TreeEntry {
+		return object.TreeEntry{Name: name, Mode: filemode.Dir, Hash: store(t, s, &object.Tree{Entries: entries})}
+	}
+	root := store(t, s, &object.Tree{Entries: []object.TreeEntry{
+		file("a.cue"), file("a.yaml"),
+		folder("deploy", file("b.cue"), file("b.yaml"), folder("prod", file("c.cue"), file("c.yaml")), folder("staging", file("d.cue"))),
+	}})
+	rev, err := tree.Revision(t.Context(), tree.NewObjects(s), store(t, s, &object.Commit{TreeHash: root}), "deploy/prod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := rev.Tree.Files(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, f := range files {
+		names = append(names, f.Path)
+	}
+	if got := strings.Join(names, " "); got != "a.cue deploy/b.cue deploy/prod/c.cue deploy/prod/c.yaml" {
+		t.Errorf("listed %s", got)
 	}
 }
 

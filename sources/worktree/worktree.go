@@ -102,7 +102,7 @@ func (w *worktree) list(ctx context.Context, at string, ignore tree.Ignore) erro
 }
 
 func (w *worktree) entry(ctx context.Context, e fs.DirEntry, name string, ignore tree.Ignore) error {
-	inside := within(w.dir, name)
+	inside := within(w.dir, name) || !e.IsDir() && tree.CUEAbove(name, w.dir)
 	if e.Name() == ".git" || ignore.Match(name, e.IsDir()) || !inside && !(e.IsDir() && within(name, w.dir)) && !w.module {
 		return nil
 	}
