@@ -6,9 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"berth.dev/berth/api/manifest"
@@ -23,16 +21,9 @@ type references struct {
 	objects   []object
 	byName    map[identity]*unstructured.Unstructured
 	names     map[identity][]string
-	templates map[string][]*template
+	templates map[string]*templates
 	nodePorts map[nodePort]*object
 	set       *manifest.Set
-}
-
-// template is what a Service sees of the pods of an object.
-type template struct {
-	object string
-	labels labels.Set
-	ports  []corev1.ContainerPort
 }
 
 type nodePort struct {
@@ -45,7 +36,7 @@ type nodePort struct {
 func resolve(objects []object, ks kinds, set *manifest.Set, partial bool) {
 	r := &references{kinds: ks, objects: objects, set: set,
 		byName: make(map[identity]*unstructured.Unstructured, len(objects)),
-		names:  map[identity][]string{}, templates: map[string][]*template{}, nodePorts: map[nodePort]*object{}}
+		names:  map[identity][]string{}, templates: map[string]*templates{}, nodePorts: map[nodePort]*object{}}
 	for i := range objects {
 		u := objects[i].Object
 		id := identify(u)
@@ -53,7 +44,10 @@ func resolve(objects []object, ks kinds, set *manifest.Set, partial bool) {
 		id.name = ""
 		r.names[id] = append(r.names[id], u.GetName())
 		if t := ks[u.GroupVersionKind()].template(u); t != nil {
-			r.templates[u.GetNamespace()] = append(r.templates[u.GetNamespace()], t)
+			if r.templates[u.GetNamespace()] == nil {
+				r.templates[u.GetNamespace()] = &templates{byLabel: map[string][]*template{}, selected: map[string][]*template{}}
+			}
+			r.templates[u.GetNamespace()].add(t)
 		}
 	}
 	for i := range objects {
@@ -151,17 +145,10 @@ func dataKeys(u *unstructured.Unstructured) []string {
 
 // selected are the pods of the Set that a selector means.
 func (r *references) selected(o *object, l link) []*template {
-	selector, err := labels.Parse(l.Selector)
-	if err != nil {
-		return nil // made by this program from a valid one
+	if in := r.templates[o.Object.GetNamespace()]; in != nil {
+		return in.find(l.Selector)
 	}
-	var out []*template
-	for _, t := range r.templates[o.Object.GetNamespace()] {
-		if selector.Matches(t.labels) {
-			out = append(out, t)
-		}
-	}
-	return out
+	return nil
 }
 
 func (r *references) selector(o *object, l link) {
@@ -211,36 +198,6 @@ func (r *references) nodePort(o *object, l link) {
 		return
 	}
 	r.nodePorts[key] = o
-}
-
-// template finds the pods of an object; nil if it has none.
-func (k *kind) template(u *unstructured.Unstructured) *template {
-	if k.pod == nil {
-		return nil
-	}
-	above := below(u.Object, k.pod[:len(k.pod)-1]...)
-	t := &template{object: u.GetKind() + "/" + u.GetName(), labels: labels.Set{}}
-	for key, value := range below(above, "metadata", "labels") {
-		t.labels[key], _ = value.(string)
-	}
-	spec := below(above, "spec")
-	for _, list := range []string{"initContainers", "containers"} {
-		containers, _ := spec[list].([]any)
-		for _, c := range containers {
-			c, _ := c.(map[string]any)
-			if list == "initContainers" && c["restartPolicy"] != string(corev1.ContainerRestartPolicyAlways) {
-				continue
-			}
-			ports, _ := c["ports"].([]any)
-			for _, p := range ports {
-				p, _ := p.(map[string]any)
-				name, _ := p["name"].(string)
-				protocol, _ := p["protocol"].(string)
-				t.ports = append(t.ports, corev1.ContainerPort{Name: name, Protocol: corev1.Protocol(protocol)})
-			}
-		}
-	}
-	return t
 }
 
 // below is the object that names lead to; nil where there is none.
