@@ -31,8 +31,9 @@ type SourceList struct {
 
 // SourceSpec says where the desired state is and how it is carried over.
 type SourceSpec struct {
-	// URL of the repository: https://… or file://…. Empty means the built-in
-	// endpoint, /git/<name>.git.
+	// URL of the repository: https://host/path, ssh://git@host/path or
+	// git@host:path, or file:///path. Empty means the built-in endpoint,
+	// /git/<name>.git.
 	URL string `json:"url,omitempty"`
 	// Ref is what is deployed. Default: the branch "main".
 	Ref Ref `json:"ref,omitempty"`
@@ -75,12 +76,24 @@ type CompileLimits struct {
 type Ref struct {
 	Branch string `json:"branch,omitempty"`
 	Tag    string `json:"tag,omitempty"`
+	// Semver is a range of versions, such as ">=1.4 <2" or "~1.4": the tag with
+	// the highest version in it, with or without a v before it. Pre-releases
+	// count only if the range names one.
+	Semver string `json:"semver,omitempty"`
 	Commit string `json:"commit,omitempty"`
 }
 
 // Credentials names the Secret that opens a remote.
 type Credentials struct {
+	// SecretName is a Secret with username and password, or token, for https;
+	// or ssh-privatekey and known_hosts for ssh. ca.crt holds the certificates,
+	// as PEM, that an https remote is trusted by besides the machine's.
 	SecretName string `json:"secretName"`
+	// SecretNamespace is where the Secret is. Default: spec.targetNamespace.
+	SecretNamespace string `json:"secretNamespace,omitempty"`
+	// InsecureIgnoreHostKey takes any host for the ssh remote, without known_hosts.
+	// Whoever is on the way there can then read and change what is deployed.
+	InsecureIgnoreHostKey bool `json:"insecureIgnoreHostKey,omitempty"`
 }
 
 // SourceStatus is what Berth found and did.
