@@ -108,6 +108,8 @@ type SourceStatus struct {
 	// Objects counts what the Source owns, by kind. The objects themselves
 	// carry the label berth.dev/source and the annotation berth.dev/origin.
 	Objects map[string]int32 `json:"objects,omitempty"`
+	// History of the commits that were applied, the newest first: the last 20.
+	History []AppliedCommit `json:"history,omitempty"`
 	// Conditions: Fetched, Compiled, Applied, Healthy, Ready.
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 	// Timeline of the last change, one entry per stage that was reached.
@@ -124,6 +126,18 @@ type Commit struct {
 	Email   string      `json:"email,omitempty"`
 	Subject string      `json:"subject,omitempty"`
 	Time    metav1.Time `json:"time,omitempty"`
+}
+
+// AppliedCommit is a commit that was the desired state of the cluster, or is.
+type AppliedCommit struct {
+	Commit `json:",inline"`
+	// Applied is when it was applied first, and Healthy when it became healthy.
+	Applied metav1.Time  `json:"applied"`
+	Healthy *metav1.Time `json:"healthy,omitempty"`
+	// Changes says what applying it did, in a few words.
+	Changes string `json:"changes,omitempty"`
+	// Failed says why it did not become healthy in time.
+	Failed string `json:"failed,omitempty"`
 }
 
 // Stage is one step of a commit's way into the cluster.
