@@ -29,6 +29,10 @@ const (
 	// AnnotationSync asks for a look at the repository now; any change of the
 	// value does. It is a time by custom.
 	AnnotationSync = "berth.dev/sync"
+	// AnnotationRollback asks to go back: "TO instead of FROM", the full IDs of a
+	// commit that is kept and of the newest one. It holds until there is another
+	// newest one, or it is taken off.
+	AnnotationRollback = "berth.dev/rollback"
 	// AnnotationSuspended says in words who suspended the Source, when and why.
 	AnnotationSuspended = "berth.dev/suspended"
 )
@@ -40,6 +44,9 @@ const (
 	RoleViewer     = "viewer"
 	RoleAdmin      = "admin"
 )
+
+// RollbackSeparator stands between the two commits of AnnotationRollback.
+const RollbackSeparator = " instead of "
 
 // TrailerAllowPrune is the commit trailer that approves a prune beyond
 // spec.maxPrune: "Berth-Allow-Prune: true".

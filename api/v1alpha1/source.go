@@ -58,6 +58,10 @@ type SourceSpec struct {
 	// HealthTimeout is how long a commit may take to become healthy.
 	// Default 10m.
 	HealthTimeout *metav1.Duration `json:"healthTimeout,omitempty"`
+	// Rollback says what happens to a commit that does not become healthy within
+	// HealthTimeout: None, the default, leaves it; Automatic goes back to the last
+	// healthy one. The commit is not applied again until there is a newer one.
+	Rollback string `json:"rollback,omitempty"`
 	// Compile bounds what evaluating the repository's CUE may cost.
 	Compile *CompileLimits `json:"compile,omitempty"`
 	// Suspend stops fetching and applying; what runs goes on.
@@ -110,6 +114,9 @@ type SourceStatus struct {
 	Objects map[string]int32 `json:"objects,omitempty"`
 	// History of the commits that were applied, the newest first: the last 20.
 	History []AppliedCommit `json:"history,omitempty"`
+	// RolledBack is set while the newest commit is not applied because it was
+	// rolled back.
+	RolledBack *RolledBack `json:"rolledBack,omitempty"`
 	// Conditions: Fetched, Compiled, Applied, Healthy, Ready.
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 	// Timeline of the last change, one entry per stage that was reached.
@@ -138,7 +145,28 @@ type AppliedCommit struct {
 	Changes string `json:"changes,omitempty"`
 	// Failed says why it did not become healthy in time.
 	Failed string `json:"failed,omitempty"`
+	// Kept says that its objects are kept: berth rollback can go back to it.
+	Kept bool `json:"kept,omitempty"`
 }
+
+// RolledBack is a commit that is not applied any more, and the one in its place.
+type RolledBack struct {
+	// From is the full ID of the commit that is not applied.
+	From string `json:"from"`
+	// To is the full ID of the commit that is applied in its place.
+	To string `json:"to"`
+	// Asked is true when somebody asked for it, and false when the commit did not
+	// become healthy in time.
+	Asked bool `json:"asked,omitempty"`
+	// Reason in words.
+	Reason string `json:"reason,omitempty"`
+}
+
+// Values of SourceSpec.Rollback.
+const (
+	RollbackNone      = "None"
+	RollbackAutomatic = "Automatic"
+)
 
 // Stage is one step of a commit's way into the cluster.
 type Stage struct {
@@ -199,5 +227,7 @@ const (
 	ReasonDegraded        = "Degraded"
 	ReasonTimeout         = "Timeout"
 	ReasonSuspended       = "Suspended"
+	ReasonRolledBack      = "RolledBack"
+	ReasonNotKept         = "RevisionNotKept"
 	ReasonHistoryRewrite  = "HistoryRewritten"
 )

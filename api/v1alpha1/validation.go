@@ -38,6 +38,9 @@ func Validate(s *Source) field.ErrorList {
 	if i := s.Spec.Interval; i != nil && i.Duration < minInterval {
 		errs = append(errs, field.Invalid(spec.Child("interval"), i.Duration.String(), "must be 1s or longer"))
 	}
+	if r := s.Spec.Rollback; r != "" && r != RollbackNone && r != RollbackAutomatic {
+		errs = append(errs, field.NotSupported(spec.Child("rollback"), r, []string{RollbackNone, RollbackAutomatic}))
+	}
 	if c := s.Spec.Compile; c != nil {
 		errs = append(errs, validateLimits(c, spec.Child("compile"))...)
 	}

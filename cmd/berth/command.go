@@ -24,7 +24,8 @@ transaction, and makes the node match.`,
 		SilenceErrors: true,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(upCommand(), serverCommand(), downCommand(), statusCommand(), validateCommand(), cueCommand(), planCommand(), syncCommand(), suspendCommand(), resumeCommand(), approveCommand(), historyCommand(), imageCommand(),
+	root.AddCommand(upCommand(), serverCommand(), downCommand(), statusCommand(), validateCommand(), cueCommand(), planCommand(), syncCommand(), suspendCommand(), resumeCommand(), approveCommand(), historyCommand(), rollbackCommand(),
+		imageCommand(),
 		tokenCommand(), kubeconfigCommand(), backupCommand(), restoreCommand(), secretsCommand(), versionCommand(), compileWorkerCommand())
 	return root
 }

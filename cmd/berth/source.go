@@ -185,7 +185,7 @@ func printHistory(out io.Writer, s *v1alpha1.Source, now time.Time) error {
 		return nil
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(w, "COMMIT\tAPPLIED\tHEALTHY\tCHANGES\tSUBJECT\tAUTHOR")
+	fmt.Fprintln(w, "COMMIT\tAPPLIED\tHEALTHY\tKEPT\tCHANGES\tSUBJECT\tAUTHOR")
 	for i, h := range s.Status.History {
 		healthy := "not seen" // a newer commit came first
 		switch {
@@ -196,7 +196,11 @@ func printHistory(out io.Writer, s *v1alpha1.Source, now time.Time) error {
 		case i == 0:
 			healthy = "not yet"
 		}
-		fmt.Fprintf(w, "%s\t%s ago\t%s\t%s\t%s\t%s\n", shortID(h.ID), duration.HumanDuration(now.Sub(h.Applied.Time)), healthy, h.Changes, h.Subject, h.Author)
+		kept := "no"
+		if h.Kept {
+			kept = "yes"
+		}
+		fmt.Fprintf(w, "%s\t%s ago\t%s\t%s\t%s\t%s\t%s\n", shortID(h.ID), duration.HumanDuration(now.Sub(h.Applied.Time)), healthy, kept, h.Changes, h.Subject, h.Author)
 	}
 	return w.Flush()
 }
@@ -214,4 +218,108 @@ func (r *remote) whoami(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("ask who one is: %w", err)
 	}
 	return review.Status.UserInfo.Username, nil
+}
+
+func rollbackCommand() *cobra.Command {
+	var undo bool
+	var c connection
+	cmd := &cobra.Command{
+		Use:   "rollback SOURCE [COMMIT]",
+		Short: "Go back to a commit that was applied before",
+		Long: `Go back to a commit that was applied before; without COMMIT, to the last healthy
+one before the present. Its objects are in the cluster's store: the repository is
+not needed. The newest commit is not applied again until there is a newer one, or
+until --undo.
+
+berth history SOURCE shows the commits, and which of them are kept.`,
+		Example: `  berth rollback shop
+  berth rollback shop 4f2a91c07b
+  berth rollback shop --undo`,
+		Args: cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := c.open()
+			if err != nil {
+				return err
+			}
+			var s v1alpha1.Source
+			if err := r.Get(cmd.Context(), types.NamespacedName{Name: args[0]}, &s); err != nil {
+				return err
+			}
+			if undo {
+				return undoRollback(cmd.Context(), r, &s, cmd.OutOrStdout())
+			}
+			return rollback(cmd.Context(), r, &s, append(args, "")[1], cmd.OutOrStdout())
+		},
+	}
+	c.register(cmd.Flags())
+	cmd.Flags().BoolVar(&undo, "undo", false, "apply the newest commit again")
+	return cmd
+}
+
+func rollback(ctx context.Context, r *remote, s *v1alpha1.Source, commit string, out io.Writer) error {
+	if s.Spec.Suspend {
+		return fmt.Errorf("the Source %s is suspended; berth resume %s first", s.Name, s.Name)
+	}
+	if s.Status.Observed == nil || s.Status.Applied == nil {
+		return fmt.Errorf("nothing of the Source %s was applied yet", s.Name)
+	}
+	to, err := backTo(s, commit)
+	if err != nil {
+		return err
+	}
+	newest := s.Status.Observed.ID
+	if to.ID == newest {
+		return fmt.Errorf("commit %s is the newest one; there is nothing to go back from", shortID(to.ID))
+	}
+	err = change(ctx, r, s, func(s *v1alpha1.Source) {
+		annotate(s, v1alpha1.AnnotationRollback, to.ID+v1alpha1.RollbackSeparator+newest)
+	})
+	if err == nil {
+		fmt.Fprintf(out, "going back to %s (%s) instead of %s; follow it with: berth status %s --watch\n", shortID(to.ID), to.Subject, shortID(newest), s.Name)
+	}
+	return err
+}
+
+// backTo finds the commit to go back to in the history of a Source.
+func backTo(s *v1alpha1.Source, commit string) (*v1alpha1.AppliedCommit, error) {
+	found := map[string]*v1alpha1.AppliedCommit{}
+	for i := range s.Status.History {
+		h := &s.Status.History[i]
+		switch {
+		case commit == "" && h.Healthy != nil && h.Kept && h.ID != s.Status.Applied.ID:
+			return h, nil
+		case commit != "" && strings.HasPrefix(h.ID, commit):
+			found[h.ID] = h
+		}
+	}
+	switch {
+	case commit == "":
+		return nil, fmt.Errorf("no earlier commit of %s was healthy and is kept; name one: berth history %s shows them", s.Name, s.Name)
+	case len(found) == 0:
+		return nil, fmt.Errorf("commit %s is not in the history of %s; berth history %s shows what is", commit, s.Name, s.Name)
+	case len(found) > 1:
+		return nil, fmt.Errorf("several commits of %s begin with %s; name more of it", s.Name, commit)
+	}
+	for _, h := range found {
+		if !h.Kept {
+			return nil, fmt.Errorf("the objects of commit %s are not kept any more; revert in Git instead", shortID(h.ID))
+		}
+		return h, nil
+	}
+	return nil, nil
+}
+
+func undoRollback(ctx context.Context, r *remote, s *v1alpha1.Source, out io.Writer) error {
+	if s.Annotations[v1alpha1.AnnotationRollback] == "" {
+		if b := s.Status.RolledBack; b != nil {
+			return fmt.Errorf("commit %s was rolled back because it was %s; push a newer commit", shortID(b.From), b.Reason)
+		}
+		fmt.Fprintln(out, "it was not rolled back")
+		return nil
+	}
+	err := change(ctx, r, s, func(s *v1alpha1.Source) { delete(s.Annotations, v1alpha1.AnnotationRollback) })
+	if err == nil {
+		fmt.Fprintf(out, "the newest commit is applied again; follow it with: berth status %s --watch\n", s.Name)
+	}
+	return err
 }

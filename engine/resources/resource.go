@@ -84,7 +84,7 @@ func (r *Resource) Fields(obj client.Object) fields.Set {
 
 // Sealed are the prefixes of the keys whose values may only be stored encrypted.
 func Sealed() []string {
-	return []string{(&Resource{Plural: "secrets", Namespaced: true}).prefix("")}
+	return []string{(&Resource{Plural: "secrets", Namespaced: true}).prefix(""), revisionPrefix}
 }
 
 // prefix of the keys of a namespace; all namespaces when it is empty.

@@ -32,6 +32,8 @@ type Tx struct {
 	reserved map[string]string
 	// released are those that earlier changes give up.
 	released map[string]bool
+	// kept are operations on no object: what is kept of commits.
+	kept []store.Op
 }
 
 // change is one object's part of a transaction.
@@ -289,6 +291,7 @@ func (t *Tx) Commit(ctx context.Context) error {
 		}
 		ops = append(ops, c.extra...)
 	}
+	ops = append(ops, t.kept...)
 	if len(ops) == 0 {
 		t.fill(nil)
 		return nil

@@ -11,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"berth.dev/berth/api/client"
+	"berth.dev/berth/api/manifest"
 	"berth.dev/berth/api/revision"
 	"berth.dev/berth/api/v1alpha1"
 	"berth.dev/berth/engine/plan"
@@ -29,6 +30,8 @@ type Outcome struct {
 	Waits string
 	// Objects counts what the revision holds, by kind.
 	Objects map[string]int32
+	// manifests are what the revision holds.
+	manifests []manifest.Manifest
 	// tx is the transaction that carries the plan out.
 	tx *resources.Tx
 }
@@ -40,7 +43,6 @@ func (o Outcome) Failed() bool { return v1alpha1.HasErrors(o.Diagnostics) }
 // including the write: what it shows is what applying would do. src need not
 // exist in the cluster.
 func (e *Engine) Check(ctx context.Context, src *v1alpha1.Source, rev revision.Revision) (Outcome, error) {
-	ctx = store.FreshOnce(ctx) // it reads each object; what is older than that is a conflict at the commit
 	set, err := e.Compiler.Compile(ctx, rev, CompileOptions{
 		Limits: src.Spec.Compile,
 		Source: src.Name, Path: src.Spec.Path, TargetNamespace: src.Spec.TargetNamespace, Kinds: Kinds(),
@@ -48,7 +50,15 @@ func (e *Engine) Check(ctx context.Context, src *v1alpha1.Source, rev revision.R
 	if err != nil {
 		return Outcome{}, fmt.Errorf("compile: %w", err)
 	}
-	out := Outcome{Diagnostics: set.Diagnostics, Objects: map[string]int32{}}
+	approved := allowsPrune(rev.Message) || rev.Commit != "" && src.Annotations[v1alpha1.AnnotationApprove] == rev.Commit
+	return e.plan(ctx, src, rev.Commit, set, approved)
+}
+
+// plan plans the objects of a commit against the live cluster. approved lets
+// any number of deletions go ahead.
+func (e *Engine) plan(ctx context.Context, src *v1alpha1.Source, commit string, set manifest.Set, approved bool) (Outcome, error) {
+	ctx = store.FreshOnce(ctx) // it reads each object; what is older than that is a conflict at the commit
+	out := Outcome{manifests: set.Manifests, Diagnostics: set.Diagnostics, Objects: map[string]int32{}}
 	if out.Failed() {
 		return out, nil
 	}
@@ -70,7 +80,7 @@ func (e *Engine) Check(ctx context.Context, src *v1alpha1.Source, rev revision.R
 		out.Objects[d.Key.Kind]++
 	}
 	out.Plan = plan.Make(plan.Input{
-		Source: src.Name, Commit: rev.Commit, Wanted: p.wanted, Owned: owned, Prune: *src.Spec.Prune,
+		Source: src.Name, Commit: commit, Wanted: p.wanted, Owned: owned, Prune: *src.Spec.Prune,
 	})
 	out.Diagnostics = append(out.Diagnostics, homeless(out.Plan, p.wanted)...)
 	nowhere, err := e.references(ctx, src.Name, set.Open, out.Plan)
@@ -82,7 +92,7 @@ func (e *Engine) Check(ctx context.Context, src *v1alpha1.Source, rev revision.R
 		slices.SortStableFunc(out.Diagnostics, v1alpha1.CompareDiagnostics)
 		return out, nil
 	}
-	if !allowsPrune(rev.Message) && (rev.Commit == "" || src.Annotations[v1alpha1.AnnotationApprove] != rev.Commit) {
+	if !approved {
 		out.Held = out.Plan.Gate(*src.Spec.MaxPrune)
 		if out.Held == "" {
 			if out.Held, err = e.foreign(ctx, src.Name, out.Plan); err != nil {

@@ -92,6 +92,7 @@ func (r *runner) look(ctx context.Context, src *v1alpha1.Source) {
 			r.outcome("", now)
 		}
 		r.report(src, p, now)
+		r.overdue(src, p, now)
 	}
 	r.conclude(src)
 	r.write(ctx, src)
@@ -132,7 +133,6 @@ func (r *runner) report(src *v1alpha1.Source, p progress, now time.Time) {
 		status, reason = metav1.ConditionFalse, v1alpha1.ReasonProgressing
 		if timeout := src.Spec.HealthTimeout.Duration; r.watching && now.Sub(r.appliedAt) > timeout {
 			reason = v1alpha1.ReasonTimeout
-			r.outcome(fmt.Sprintf("not healthy after %s: %s: %s", timeout, p.object, p.health.Reason), now)
 		}
 	case health.Degraded:
 		status, reason = metav1.ConditionFalse, v1alpha1.ReasonDegraded
@@ -156,7 +156,7 @@ func (r *runner) conclude(src *v1alpha1.Source) {
 	}
 	for _, kind := range []string{v1alpha1.ConditionFetched, v1alpha1.ConditionCompiled, v1alpha1.ConditionApplied, v1alpha1.ConditionHealthy} {
 		c := meta.FindStatusCondition(r.status.Conditions, kind)
-		if c == nil || c.Status == metav1.ConditionTrue {
+		if c == nil || c.Status == metav1.ConditionTrue || kind == v1alpha1.ConditionHealthy && r.status.RolledBack != nil {
 			continue // without a condition no pass has come that far
 		}
 		message := c.Message
@@ -164,6 +164,10 @@ func (r *runner) conclude(src *v1alpha1.Source) {
 			message = "the newest commit has errors and was not applied: " + message
 		}
 		r.condition(src, v1alpha1.ConditionReady, c.Status, c.Reason, message)
+		return
+	}
+	if r.status.RolledBack != nil {
+		r.condition(src, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonRolledBack, rolledBack(r.status.RolledBack))
 		return
 	}
 	if r.status.Applied != nil {

@@ -96,6 +96,7 @@ func (r *runner) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-r.gone:
+			r.forget()
 			return
 		case <-r.woken:
 		case <-poll.C():
@@ -156,18 +157,28 @@ func (r *runner) pass(ctx context.Context, src *v1alpha1.Source) time.Duration {
 	if ctx.Err() != nil {
 		return interval
 	}
+	newest := rev.Commit
 	if err != nil {
 		r.fetchFailed(src, err)
+		newest = r.observed()
+	} else {
+		r.fetched(src, rev)
+	}
+	t, fault := r.target(ctx, src, newest, rev)
+	switch {
+	case fault != nil:
+		r.passingFault(src, fault)
+	case t == nil || err != nil && r.status.RolledBack == nil, r.settled(src, newest, t) && !r.drifted(ctx, src, t):
 		r.look(ctx, src)
 		return r.next(src, interval)
 	}
-	r.fetched(src, rev)
-	if r.settled(src, rev) && !r.drifted(ctx, src, rev) {
-		r.look(ctx, src)
-		return r.next(src, interval)
+	again := fault != nil
+	if fault == nil {
+		if err == nil {
+			r.observe(src, rev)
+		}
+		again = r.apply(ctx, src, t)
 	}
-	r.observe(src, rev)
-	again := r.apply(ctx, src, rev)
 	r.look(ctx, src)
 	if !again {
 		r.failures = 0
@@ -190,16 +201,16 @@ func (r *runner) next(src *v1alpha1.Source, interval time.Duration) time.Duratio
 	return min(interval, left+time.Millisecond)
 }
 
-// settled: this commit was applied under this specification already.
-func (r *runner) settled(src *v1alpha1.Source, rev revision.Revision) bool {
+// settled: the target was applied under this specification already.
+func (r *runner) settled(src *v1alpha1.Source, newest string, t *target) bool {
 	s := &r.status
-	return s.Observed != nil && s.Observed.ID == rev.Commit && s.Applied != nil && s.Applied.ID == rev.Commit && r.appliedSpec(src.Generation)
+	return r.observed() == newest && s.Applied != nil && s.Applied.ID == t.rev.Commit && r.appliedSpec(src.Generation)
 }
 
 // drifted looks, in the first pass and then in every tenth, whether what was
 // applied is still there: a process may have ended between the apply and its
 // status, and the Namespace of an object may have been deleted under it.
-func (r *runner) drifted(ctx context.Context, src *v1alpha1.Source, rev revision.Revision) bool {
+func (r *runner) drifted(ctx context.Context, src *v1alpha1.Source, t *target) bool {
 	if r.recheck.Swap(false) {
 		r.settledPasses = 0
 	}
@@ -207,7 +218,7 @@ func (r *runner) drifted(ctx context.Context, src *v1alpha1.Source, rev revision
 	if (r.settledPasses-1)%driftEvery != 0 {
 		return false
 	}
-	out, err := r.engine.Check(ctx, src, rev)
+	out, err := t.check(ctx, r.engine, src)
 	return err == nil && !out.Failed() && !out.Plan.Empty()
 }
 
@@ -248,10 +259,10 @@ func (r *runner) observe(src *v1alpha1.Source, rev revision.Revision) {
 	r.stage(v1alpha1.StageFetched, r.engine.Clock.Now(), "commit "+short(rev.Commit))
 }
 
-// apply carries a revision out; again asks for another attempt soon.
-func (r *runner) apply(ctx context.Context, src *v1alpha1.Source, rev revision.Revision) (again bool) {
+// apply carries a target out; again asks for another attempt soon.
+func (r *runner) apply(ctx context.Context, src *v1alpha1.Source, t *target) (again bool) {
 	for range applyAttempts {
-		out, err := r.engine.Check(ctx, src, rev)
+		out, err := t.check(ctx, r.engine, src)
 		if ctx.Err() != nil {
 			return true
 		}
@@ -278,7 +289,10 @@ func (r *runner) apply(ctx context.Context, src *v1alpha1.Source, rev revision.R
 			r.failures = 0 // what is waited for is under way: look often
 			return true
 		}
-		err = out.tx.Commit(ctx)
+		kept, err := out.tx.Keep(r.name, t.rev.Commit, out.manifests)
+		if err == nil {
+			err = out.tx.Commit(ctx)
+		}
 		if changedMeanwhile(err) {
 			continue // an object changed under the plan: make it anew
 		}
@@ -286,7 +300,7 @@ func (r *runner) apply(ctx context.Context, src *v1alpha1.Source, rev revision.R
 			r.passingFault(src, err)
 			return true
 		}
-		r.done(ctx, src, rev, out)
+		r.done(ctx, src, t.rev, out, kept)
 		return false
 	}
 	r.condition(src, v1alpha1.ConditionApplied, metav1.ConditionFalse, v1alpha1.ReasonConflict, "objects keep changing while they are planned; trying again")
@@ -315,13 +329,13 @@ func (r *runner) held(ctx context.Context, src *v1alpha1.Source, out Outcome) {
 }
 
 // done notes what was written and begins to watch its health.
-func (r *runner) done(ctx context.Context, src *v1alpha1.Source, rev revision.Revision, out Outcome) {
+func (r *runner) done(ctx context.Context, src *v1alpha1.Source, rev revision.Revision, out Outcome, kept bool) {
 	now := r.engine.Clock.Now()
 	r.stage(v1alpha1.StageApplied, now, out.Plan.Summary())
 	r.status.Applied = commitOf(rev)
 	r.status.Objects = out.Objects
 	r.condition(src, v1alpha1.ConditionApplied, metav1.ConditionTrue, v1alpha1.ReasonSucceeded, out.Plan.Summary())
-	r.record(rev, out.Plan.Summary(), now)
+	r.record(ctx, rev, out.Plan.Summary(), kept, now)
 	r.watching, r.appliedAt = true, now
 	r.expected = versions(out.Plan)
 	r.engine.Log.Info("applied", "source", r.name, "commit", short(rev.Commit), "plan", out.Plan.Summary())

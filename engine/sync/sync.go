@@ -142,9 +142,9 @@ func (e *Engine) sourceChanged(old, now *v1alpha1.Source) {
 }
 
 // asked are the annotations with which people ask for a pass.
-func asked(s *v1alpha1.Source) [3]string {
+func asked(s *v1alpha1.Source) [4]string {
 	a := s.Annotations
-	return [3]string{a[v1alpha1.AnnotationApprove], a[v1alpha1.AnnotationSync], a[v1alpha1.AnnotationSuspended]}
+	return [4]string{a[v1alpha1.AnnotationApprove], a[v1alpha1.AnnotationSync], a[v1alpha1.AnnotationSuspended], a[v1alpha1.AnnotationRollback]}
 }
 
 func (e *Engine) runner(name string) *runner {

@@ -46,6 +46,8 @@ func stateOf(s *v1alpha1.Source) state {
 		return state{"Degraded", toneBad, "Not healthy within " + words(s.Spec.HealthTimeout) + ": " + c.Message}
 	case v1alpha1.ReasonPruneHeld:
 		return state{"Held", tonePaused, c.Message}
+	case v1alpha1.ReasonRolledBack:
+		return state{"Rolled back", toneBad, c.Message}
 	case v1alpha1.ReasonSuspended:
 		return state{"Progressing", toneBusy, "Resumes."}
 	case v1alpha1.ReasonEmptyRepository:
