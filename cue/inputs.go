@@ -137,6 +137,9 @@ func (in *inputs) read(ctx context.Context, f revision.File) ([]byte, *document.
 		return nil, &document.Problem{Pos: document.Pos{Path: f.Path, Line: 1},
 			Message: "the file is a Git LFS pointer, not the content; commit the file itself, or list it in .berthignore"}, nil
 	}
+	if path.Ext(f.Path) == ".cue" { // CUE would put another letter for what is none
+		return content, document.NotText(f.Path, content), nil
+	}
 	return content, nil, nil
 }
 
@@ -192,6 +195,9 @@ func utf8Text(problems []document.Problem) bool {
 
 func anyManifest(docs []*document.Node) bool {
 	for _, doc := range docs {
+		if doc.Kind == document.List && anyManifest(doc.Items) {
+			return true
+		}
 		if doc.Kind == document.Map && (doc.Get("apiVersion") != nil && doc.Get("kind") != nil || doc.Get("kind") != nil && doc.Get("metadata") != nil || doc.Get("apiVersion") != nil && doc.Get("metadata") != nil) {
 			return true
 		}
@@ -201,6 +207,8 @@ func anyManifest(docs []*document.Node) bool {
 
 func lacks(doc *document.Node) string {
 	switch {
+	case doc.Kind == document.List && anyManifest(doc.Items):
+		return "the document is a list of objects; separate them, or put them under items of an object of the kind List"
 	case doc.Kind != document.Map:
 		return "the document is no object; must have apiVersion, kind and metadata"
 	case doc.Get("kind") != nil:

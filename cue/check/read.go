@@ -186,17 +186,19 @@ func bound(x *ast.UnaryExpr) (alternative, error) {
 		return alternative{}, err
 	}
 	c := cond{}
+	var most *int64
 	switch x.Op {
 	case token.GEQ:
 		c = cond{fmt.Sprintf("of at least %d", n), func(v any) bool { return numeric(v) >= float64(n) }}
 	case token.LEQ:
+		most = &n
 		c = cond{fmt.Sprintf("of at most %d", n), func(v any) bool { return numeric(v) <= float64(n) }}
 	case token.SUB:
 		return alternative{kinds: isInt, equals: -n}, nil
 	default:
 		return alternative{}, fmt.Errorf("the operator %s is not understood", x.Op)
 	}
-	return alternative{kinds: isInt | isFloat, conds: []cond{c}}, nil
+	return alternative{kinds: isInt | isFloat, conds: []cond{c}, most: most}, nil
 }
 
 func integer(e ast.Expr) (int64, error) {
@@ -265,6 +267,9 @@ func (r *reader) both(x *ast.BinaryExpr) (alternative, error) {
 	}
 	left.kinds &= right.kinds
 	left.conds = append(append([]cond{}, left.conds...), right.conds...)
+	if left.most == nil {
+		left.most = right.most
+	}
 	return left, nil
 }
 

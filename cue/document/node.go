@@ -130,6 +130,19 @@ func (n *Node) below(pos Pos) Pos {
 	return pos
 }
 
+// Broken reports whether a value was left out of n because it cannot be read.
+func (n *Node) Broken() bool {
+	if n.Kind == Faulty {
+		return true
+	}
+	for _, f := range n.Fields {
+		if f.Value.Broken() {
+			return true
+		}
+	}
+	return slices.ContainsFunc(n.Items, (*Node).Broken)
+}
+
 // Interface returns the value as JSON has it, without fields that are null: to
 // Kubernetes, such a field is absent.
 func (n *Node) Interface() any {
