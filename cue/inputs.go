@@ -198,7 +198,9 @@ func anyManifest(docs []*document.Node) bool {
 		if doc.Kind == document.List && anyManifest(doc.Items) {
 			return true
 		}
-		if doc.Kind == document.Map && (doc.Get("apiVersion") != nil && doc.Get("kind") != nil || doc.Get("kind") != nil && doc.Get("metadata") != nil || doc.Get("apiVersion") != nil && doc.Get("metadata") != nil) {
+		has := func(name string) bool { return doc.Get(name) != nil }
+		named := has("apiVersion") && has("kind")
+		if doc.Kind == document.Map && (named || (has("apiVersion") || has("kind")) && has("metadata") || has("items") && (has("kind") || anyManifest(doc.Get("items").Items))) {
 			return true
 		}
 	}

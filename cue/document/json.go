@@ -72,6 +72,8 @@ func jsonMessage(err error) string {
 		message += "; remove the comma before it"
 	case strings.Contains(message, "in string literal"):
 		message += `; a quote is not closed, or write \n for a new line`
+	case strings.Contains(message, "in literal"):
+		message += "; a value is a string in quotes, a number, true, false, null, an object or a list"
 	case leadingZero.MatchString(message):
 		message += "; a number does not begin with 0"
 	}

@@ -19,7 +19,9 @@ const maxExpanded = 16 << 20
 // part is one document of a YAML file.
 type part struct {
 	// line is the number of lines of the file above it.
-	line    int
+	line int
+	// lines is the number of its own.
+	lines   int
 	content []byte
 }
 
@@ -95,6 +97,7 @@ func split(path string, content []byte) ([]part, []Problem) {
 		line++
 		if !bytes.HasPrefix(text, []byte("---")) {
 			current.content = append(current.content, text...)
+			current.lines++
 			continue
 		}
 		if rest := bytes.TrimSpace(text[3:]); len(rest) > 0 && rest[0] != '#' {
@@ -149,7 +152,13 @@ func (p part) read(path string) (*Node, []Problem) {
 }
 
 func (p part) pos(path string, n *yaml.Node) Pos {
-	return Pos{Path: path, Line: p.line + n.Line, Column: n.Column}
+	return Pos{Path: path, Line: p.clamp(n.Line), Column: n.Column}
+}
+
+// clamp turns a line of the part into one of the file. The parser counts more
+// than newlines as ends of lines, and tells of faults behind the last line.
+func (p part) clamp(line int) int {
+	return p.line + max(1, min(line, p.lines))
 }
 
 // yamlReader joins the values of one document with their places.
@@ -220,17 +229,27 @@ func (r *yamlReader) mapping(n *yaml.Node, v map[string]any, pos Pos) *Node {
 	taken := make(map[string]bool, len(v))
 	if n.Kind == yaml.MappingNode {
 		last := make(map[string]int, len(n.Content)/2) // of a key twice, the last counts
+		text := make(map[string]bool, len(n.Content)/2)
+		mixed := map[string]bool{} // as of 1 and "1": which of them counts is left to chance
 		for i := 0; i+1 < len(n.Content); i += 2 {
-			last[keyName(n.Content[i])] = i
+			name, isText := keyName(n.Content[i])
+			if before, twice := text[name]; twice && before != isText {
+				mixed[name] = true
+			}
+			last[name], text[name] = i, isText
 		}
 		for i := 0; i+1 < len(n.Content); i += 2 {
-			name := keyName(n.Content[i])
+			name, _ := keyName(n.Content[i])
 			value, ok := v[name]
 			if !ok || last[name] != i {
 				continue
 			}
 			taken[name] = true
-			out.Fields = append(out.Fields, Field{Pos: r.part.pos(r.path, n.Content[i]), Key: name, Value: r.node(n.Content[i+1], value)})
+			field := Field{Pos: r.part.pos(r.path, n.Content[i]), Key: name, Value: &Node{Pos: r.part.pos(r.path, n.Content[i+1]), Kind: Faulty}}
+			if !mixed[name] {
+				field.Value = r.node(n.Content[i+1], value)
+			}
+			out.Fields = append(out.Fields, field)
 		}
 	}
 	var rest []string

@@ -54,7 +54,7 @@ func (r *yamlReader) keys(n *yaml.Node) (fatal bool) {
 			fatal = true
 			continue
 		}
-		name := keyName(k)
+		name, _ := keyName(k)
 		if first, twice := seen[name]; twice {
 			r.problems = append(r.problems, duplicate(r.part.pos(r.path, k), name, r.part.pos(r.path, first)))
 		} else if k.Kind == yaml.ScalarNode && name != k.Value {
@@ -104,25 +104,25 @@ var (
 	otherKey = regexp.MustCompile(`(?i)^(y|n|yes|no|on|off|true|false|null)$`)
 )
 
-// keyName is what Kubernetes makes of a key: yes is true, 0x10 is 16.
-func keyName(k *yaml.Node) string {
+// keyName is what Kubernetes makes of a key, yes is true and 0x10 is 16, and
+// whether it is certainly text.
+func keyName(k *yaml.Node) (name string, isText bool) {
 	k = aliased(k)
 	quoted := k.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle|yaml.TaggedStyle) != 0
 	if quoted || k.Kind != yaml.ScalarNode || k.Value == "<<" || plainKey.MatchString(k.Value) && !otherKey.MatchString(k.Value) {
-		return k.Value
+		return k.Value, true
 	}
 	js, err := sigsyaml.YAMLToJSON([]byte(k.Value + ": 0"))
 	if err != nil {
-		return k.Value
+		return k.Value, false
 	}
 	var read map[string]any
 	if err := json.Unmarshal(js, &read); err != nil || len(read) != 1 {
-		return k.Value
+		return k.Value, false
 	}
-	for name := range read {
-		return name
+	for name = range read {
 	}
-	return k.Value
+	return name, false
 }
 
 var (
@@ -152,7 +152,7 @@ func (p part) syntax(path string, err error) Problem {
 	if m := yamlLine.FindStringSubmatch(message); m != nil {
 		message = message[len(m[0]):]
 		if n, err := strconv.Atoi(m[1]); err == nil {
-			pos.Line = p.line + n
+			pos.Line = p.clamp(n)
 		}
 	}
 	if m := unknownAnchor.FindStringSubmatch(message); m != nil {

@@ -72,7 +72,7 @@ func (e *Evaluator) Evaluate(ctx context.Context, p Package, check Checker) Resu
 		return Result{Problems: []document.Problem{{Pos: document.Pos{Path: p.Dir}, Message: "evaluation took too long: " + err.Error()}}}
 	}
 	if len(strict.problems) == 0 {
-		if problems := strict.checked(check); len(problems) > 0 {
+		if problems := strict.checked(check); len(problems) > 0 || strict.anyList() {
 			strict.place()
 			return Result{Objects: strict.objects, Problems: append(strict.checked(check), strict.halves...)}
 		}
@@ -108,6 +108,11 @@ func telling(problems []document.Problem) []document.Problem {
 		out = append(out, p)
 	}
 	return out
+}
+
+// anyList reports whether an object holds others, whose places are needed.
+func (r *run) anyList() bool {
+	return slices.ContainsFunc(r.objects, func(o Object) bool { return strings.HasSuffix(o.Node.Text("kind"), "List") })
 }
 
 func anyError(problems []document.Problem) bool {
