@@ -34,6 +34,7 @@ var stricterThanKubernetes = map[string]string{
 	// What Kubernetes reads as something else than what is written.
 	"yaml_half_manifest": "a document without kind beside others: kubectl stops there too",
 	"empty_documents":    "a document that is no object beside others: kubectl stops there too",
+	"lists_half":         "a List without its apiVersion",
 	"separators_odd":     "what follows ... is dropped by Kubernetes in silence",
 	"yaml_anchor_text":   "an anchor or a tag in the place of a text is read as no text at all",
 }

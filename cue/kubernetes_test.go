@@ -148,6 +148,10 @@ func (k *kubernetes) read(name string, doc []byte) []reading {
 	}
 	var out []reading
 	for _, item := range list.Items {
+		if item == nil {
+			out = append(out, reading{err: errors.New("an item of the list is null")})
+			continue
+		}
 		if of := strings.TrimSuffix(list.Kind, "List"); of != "" && item["kind"] == nil {
 			item["kind"], item["apiVersion"] = of, list.APIVersion
 		}
