@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"sort"
@@ -186,9 +187,10 @@ func bound(x *ast.UnaryExpr) (alternative, error) {
 		return alternative{}, err
 	}
 	c := cond{}
-	var most *int64
+	var least, most *int64
 	switch x.Op {
 	case token.GEQ:
+		least = &n
 		c = cond{fmt.Sprintf("of at least %d", n), func(v any) bool { return numeric(v) >= float64(n) }}
 	case token.LEQ:
 		most = &n
@@ -198,7 +200,7 @@ func bound(x *ast.UnaryExpr) (alternative, error) {
 	default:
 		return alternative{}, fmt.Errorf("the operator %s is not understood", x.Op)
 	}
-	return alternative{kinds: isInt | isFloat, conds: []cond{c}, most: most}, nil
+	return alternative{kinds: isInt | isFloat, conds: []cond{c}, least: least, most: most}, nil
 }
 
 func integer(e ast.Expr) (int64, error) {
@@ -267,9 +269,7 @@ func (r *reader) both(x *ast.BinaryExpr) (alternative, error) {
 	}
 	left.kinds &= right.kinds
 	left.conds = append(append([]cond{}, left.conds...), right.conds...)
-	if left.most == nil {
-		left.most = right.most
-	}
+	left.least, left.most = cmp.Or(left.least, right.least), cmp.Or(left.most, right.most)
 	return left, nil
 }
 

@@ -6,6 +6,7 @@ package check
 
 import (
 	"fmt"
+	"math"
 	"regexp"
 	"sort"
 	"strings"
@@ -44,8 +45,8 @@ type alternative struct {
 	open   bool
 	elem   *Type
 	min    int
-	// most is the upper bound of a number, if it has one.
-	most *int64
+	// least and most are the bounds of a number, if it has them.
+	least, most *int64
 	// ref is a definition that this alternative stands for.
 	ref *Type
 }
@@ -93,6 +94,17 @@ func (t *Type) Elem() *Type {
 func (t *Type) Open() bool {
 	a := t.object()
 	return a != nil && a.open
+}
+
+// Bounded reports whether each whole number that the type takes is one of 32
+// bits: others are cut off in silence where the Go type is an int32.
+func (t *Type) Bounded() bool {
+	for _, a := range t.flat() {
+		if a.kinds&isInt != 0 && a.equals == nil && (a.least == nil || a.most == nil || *a.least < math.MinInt32 || *a.most > math.MaxInt32) {
+			return false
+		}
+	}
+	return true
 }
 
 // Accepts reports which JSON kinds the type takes at all.
@@ -278,12 +290,15 @@ func (a *alternative) example() string {
 // beyond names the largest number where v is above it and the words, such as
 // "from 1 to 65535", do not.
 func (t *Type) beyond(v any) string {
+	if f, ok := v.(float64); ok && math.Abs(f) >= 1<<63 && t.Accepts("int") && !t.Accepts("float") {
+		return ", and fit in 64 bits"
+	}
 	n, ok := v.(int64)
 	if !ok {
 		return ""
 	}
 	for _, a := range t.flat() {
-		if a.most != nil && n > *a.most && !strings.Contains(t.describe(), " to ") {
+		if a.most != nil && n > *a.most && !strings.Contains(t.describe(), " to ") && !strings.Contains(t.describe(), "at most") {
 			return fmt.Sprintf(" and at most %d", *a.most)
 		}
 	}

@@ -50,29 +50,32 @@ var (
 // branches of a disjunction that were not meant, and drops the heading where
 // what is below it is told.
 func fold(errs []cueerrors.Error) []cueerrors.Error {
-	for i := 0; i < len(errs); i++ {
-		if !emptyDisjunction.MatchString(text(errs[i])) {
-			continue
+	var headings, told []cueerrors.Error
+	for _, e := range errs {
+		if emptyDisjunction.MatchString(text(e)) {
+			headings = append(headings, e)
+		} else {
+			told = append(told, e)
 		}
-		at := errs[i].Path()
+	}
+	var bare []cueerrors.Error
+	for _, heading := range headings {
+		at := heading.Path()
 		var branches, rest []cueerrors.Error
-		for j, e := range errs {
-			switch under := len(e.Path()) >= len(at) && slices.Equal(e.Path()[:len(at)], at); {
-			case j == i, under && emptyDisjunction.MatchString(text(e)) && len(e.Path()) == len(at):
-			case under:
+		for _, e := range told {
+			if path := e.Path(); len(path) >= len(at) && slices.Equal(path[:len(at)], at) {
 				branches = append(branches, e)
-			default:
+			} else {
 				rest = append(rest, e)
 			}
 		}
 		if len(branches) == 0 {
+			bare = append(bare, heading)
 			continue
 		}
-		// Those left come after those that were looked at already.
-		errs = append(slices.Clone(rest), meant(at, branches)...)
-		i = -1
+		told = append(rest, meant(at, branches)...)
 	}
-	return errs
+	return append(bare, told...)
 }
 
 // meant returns the errors of the branches that were meant.

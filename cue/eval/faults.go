@@ -88,6 +88,8 @@ func (r *run) problem(value cue.Value, e cueerrors.Error) document.Problem {
 		if embeds := r.pkg.Files[p.Path]; bytes.Contains(embeds, []byte("@embed(")) && !bytes.Contains(embeds, []byte("@extern(embed)")) {
 			message += "; @embed works in a file that begins with @extern(embed)"
 		}
+	case undecodable.MatchString(message): // what follows may quote the value of a Secret
+		message = undecodable.ReplaceAllString(message, "the embedded file ${1}${2} cannot be read")
 	case strings.HasPrefix(message, "incomplete bool"):
 		message = "this condition has no value yet; give it one, or begin the name of a template with _ or #"
 	case strings.HasPrefix(message, "cannot range over") && strings.Contains(message, "incomplete"):
@@ -189,6 +191,8 @@ func child(v cue.Value, name string) cue.Value {
 }
 
 var (
+	undecodable = regexp.MustCompile(`(?s)^@embed: failed to decode file: ([^:]*)(:\d+)?.*`)
+
 	noFunction = regexp.MustCompile(`^cannot call non-function (\S+) \(type _\|_\)`)
 
 	quoted = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
