@@ -90,6 +90,7 @@ func split(path string, content []byte) ([]part, []Problem) {
 	var problems []Problem
 	current := part{}
 	line := 0
+	below := false // a document that the next separator ends
 	for len(content) > 0 {
 		end := bytes.IndexByte(content, '\n') + 1
 		text := content[:end]
@@ -98,15 +99,19 @@ func split(path string, content []byte) ([]part, []Problem) {
 		if !bytes.HasPrefix(text, []byte("---")) {
 			current.content = append(current.content, text...)
 			current.lines++
+			below = true
 			continue
 		}
-		if rest := bytes.TrimSpace(text[3:]); len(rest) > 0 && rest[0] != '#' {
+		// Above a document, the line is also read as YAML, where a comment
+		// begins behind a space.
+		if rest := bytes.TrimSpace(text[3:]); len(rest) > 0 && (rest[0] != '#' || text[3] == '#' && !below) {
 			// What follows is not shown: it may be the value of a Secret.
 			problems = append(problems, Problem{Pos: Pos{Path: path, Line: line, Column: 1},
-				Message: "a line that begins with --- separates documents; put nothing but a comment after the ---, or indent the line if it is text"})
+				Message: "a line that begins with --- separates documents; put nothing but a space and a comment after the ---, or indent the line if it is text"})
 		}
 		parts = append(parts, current)
 		current = part{line: line}
+		below = !below
 	}
 	return append(parts, current), problems
 }
