@@ -131,7 +131,7 @@ func TestCompile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(names) < 50 {
+	if len(names) < 120 {
 		t.Fatalf("only %d cases", len(names))
 	}
 	compiler, err := cue.New()

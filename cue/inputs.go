@@ -143,6 +143,9 @@ func (in *inputs) read(ctx context.Context, f revision.File) ([]byte, *document.
 		return nil, &document.Problem{Pos: document.Pos{Path: f.Path, Line: 1},
 			Message: "the file is a Git LFS pointer, not the content; commit the file itself, or list it in .berthignore"}, nil
 	}
+	if path.Ext(f.Path) == ".cue" { // CUE would put another letter for what is none
+		return content, document.NotText(f.Path, content), nil
+	}
 	return content, nil, nil
 }
 
@@ -198,7 +201,12 @@ func utf8Text(problems []document.Problem) bool {
 
 func anyManifest(docs []*document.Node) bool {
 	for _, doc := range docs {
-		if doc.Kind == document.Map && (doc.Get("apiVersion") != nil && doc.Get("kind") != nil || doc.Get("kind") != nil && doc.Get("metadata") != nil || doc.Get("apiVersion") != nil && doc.Get("metadata") != nil) {
+		if doc.Kind == document.List && anyManifest(doc.Items) {
+			return true
+		}
+		has := func(name string) bool { return doc.Get(name) != nil }
+		named := has("apiVersion") && has("kind")
+		if doc.Kind == document.Map && (named || (has("apiVersion") || has("kind")) && has("metadata") || has("items") && (has("kind") || anyManifest(doc.Get("items").Items))) {
 			return true
 		}
 	}
@@ -207,6 +215,8 @@ func anyManifest(docs []*document.Node) bool {
 
 func lacks(doc *document.Node) string {
 	switch {
+	case doc.Kind == document.List && anyManifest(doc.Items):
+		return "the document is a list of objects; separate them, or put them under items of an object of the kind List"
 	case doc.Kind != document.Map:
 		return "the document is no object; must have apiVersion, kind and metadata"
 	case doc.Get("kind") != nil:

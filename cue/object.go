@@ -41,15 +41,14 @@ func (a *admitted) failed() bool {
 // admit checks a document that has an apiVersion and a kind, and turns it into
 // objects: one, or the items of a list.
 func (ks kinds) admit(n *document.Node) admitted {
-	if items := n.Get("items"); items != nil && strings.HasSuffix(n.Text("kind"), "List") {
-		return ks.list(n, items)
+	if kind := n.Text("kind"); kind == "List" || n.Get("items") != nil && strings.HasSuffix(kind, "List") {
+		return ks.list(n)
 	}
 	var out admitted
 	name := label(n)
 	apiVersion, kind := n.Text("apiVersion"), n.Text("kind")
 	if apiVersion == "" || kind == "" {
-		out.problems = append(out.problems, document.Problem{Pos: n.Pos, Object: name,
-			Message: "apiVersion and kind must be non-empty strings, such as apiVersion: apps/v1 and kind: Deployment"})
+		out.problems = append(out.problems, unnamed(n))
 		return out
 	}
 	k, why := ks.find(apiVersion, kind)
@@ -62,19 +61,20 @@ func (ks kinds) admit(n *document.Node) admitted {
 		return out
 	}
 	n, out.problems = clean(n)
+	k.definition.Fill(n)
 	hide := strings.Contains(strings.ToLower(kind), "secret")
 	out.problems = append(out.problems, k.definition.Check(n, check.Options{Hide: hide})...)
 	if !out.failed() {
 		out.problems = append(out.problems, k.inspect(n)...)
 	}
-	if !out.failed() {
+	if !out.failed() && !n.Broken() {
 		u, typed, problems := k.decode(n, hide)
 		out.problems = append(out.problems, problems...)
 		if !out.failed() {
 			m := manifest.Manifest{Object: u, Origin: manifest.Origin{Path: n.Path, Line: n.Line}}
-			out.objects = []object{{Manifest: m, Links: linksOf(n, typed)}}
-			if n.Whole() {
-				out.problems = append(out.problems, k.validate(n, typed, hide)...)
+			o := object{Manifest: m, Links: linksOf(n, typed)}
+			if out.problems = append(out.problems, k.validate(n, typed, hide)...); !out.failed() {
+				out.objects = []object{o}
 			}
 		}
 	}
@@ -84,8 +84,46 @@ func (ks kinds) admit(n *document.Node) admitted {
 	return out
 }
 
-func (ks kinds) list(n, items *document.Node) admitted {
+// unnamed says that an object lacks its apiVersion or kind, or has none that is text.
+func unnamed(n *document.Node) document.Problem {
+	p := document.Problem{Pos: n.Pos, Object: label(n)}
+	for _, name := range []string{"apiVersion", "kind"} {
+		v := n.Get(name)
+		if v == nil {
+			p.Message = lacks(n)
+			return p
+		}
+		if n.Text(name) == "" {
+			if v.Line > 0 {
+				p.Pos = v.Pos
+			}
+			p.Field = name
+			p.Message = "must be a string that is not empty, such as apiVersion: apps/v1 and kind: Deployment"
+			return p
+		}
+	}
+	return p
+}
+
+// list admits the items of a List, or of one of a kind such as ConfigMapList.
+func (ks kinds) list(n *document.Node) admitted {
 	var out admitted
+	for _, f := range n.Fields {
+		switch f.Key {
+		case "apiVersion", "kind", "metadata", "items":
+		default:
+			out.problems = append(out.problems, document.Problem{Pos: f.Pos, Object: label(n), Field: f.Key,
+				Message: fmt.Sprintf("unknown field %q; the fields of a list are apiVersion, items, kind, metadata", f.Key)})
+		}
+	}
+	items := n.Get("items")
+	switch {
+	case items == nil:
+		out.problems = append(out.problems, document.Problem{Pos: n.Pos, Object: label(n), Field: "items", Message: "missing; must be a list of objects"})
+		return out
+	case items.Kind != document.List && items.Kind != document.Null && items.Kind != document.Faulty:
+		out.problems = append(out.problems, document.Problem{Pos: items.Pos, Object: label(n), Field: "items", Message: "must be a list of objects, each with its apiVersion and kind"})
+	}
 	of := strings.TrimSuffix(n.Text("kind"), "List")
 	for _, item := range items.Items {
 		if item.Kind != document.Map {

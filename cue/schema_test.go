@@ -52,6 +52,9 @@ func (d drift) compare(at string, goType reflect.Type, defined *check.Type) {
 			return
 		}
 	}
+	if goType.Kind() == reflect.Int32 && !defined.Bounded() {
+		d.t.Errorf("%s: the schema takes numbers beyond 32 bits", at)
+	}
 	switch {
 	case want[0] == "map" && goType.Kind() == reflect.Struct:
 		if d.seen[goType] {

@@ -1,6 +1,7 @@
 package cue
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"regexp"
@@ -25,6 +26,8 @@ var limitOf = regexp.MustCompile(`equal to (\S+) limit`)
 // it is applied, and finds the place of each fault. obj is changed.
 func (k *kind) validate(n *document.Node, obj runtime.Object, hide bool) []document.Problem {
 	switch o := obj.(type) { // what the cluster fills in
+	case *corev1.Pod:
+		o.Spec.ServiceAccountName = cmp.Or(o.Spec.ServiceAccountName, "default")
 	case *corev1.Service:
 		upstream.SameClusterIPs(o)
 	case *batchv1.Job:
@@ -107,7 +110,7 @@ func inWords(e *field.Error, hide bool) string {
 	case field.ErrorTypeForbidden:
 		return joined("not allowed here", detail)
 	case field.ErrorTypeDuplicate:
-		return joined(strings.TrimSpace("given twice: "+value), detail)
+		return joined(joined("given twice", value), detail)
 	case field.ErrorTypeNotSupported:
 		return strings.TrimSpace(value+" is not allowed; must be one of ") + " " + strings.TrimPrefix(detail, "supported values: ")
 	case field.ErrorTypeInternal:

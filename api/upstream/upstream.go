@@ -7,6 +7,7 @@ package upstream
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -99,6 +100,9 @@ func (u *Upstream) ValidateCreate(obj runtime.Object) field.ErrorList {
 	if s, ok := obj.(*v1alpha1.Source); ok {
 		return v1alpha1.Validate(s)
 	}
+	if errs := quantities(reflect.ValueOf(obj), nil); len(errs) > 0 {
+		return errs
+	}
 	r, in, err := u.internal(obj)
 	if err != nil {
 		return field.ErrorList{field.InternalError(nil, err)}
@@ -114,6 +118,9 @@ func (u *Upstream) ValidateCreate(obj runtime.Object) field.ErrorList {
 func (u *Upstream) ValidateUpdate(obj, old runtime.Object) field.ErrorList {
 	if s, ok := obj.(*v1alpha1.Source); ok {
 		return v1alpha1.Validate(s)
+	}
+	if errs := quantities(reflect.ValueOf(obj), nil); len(errs) > 0 {
+		return errs
 	}
 	r, in, inOld, err := u.internals(obj, old)
 	if err != nil {

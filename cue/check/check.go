@@ -17,8 +17,31 @@ type Options struct {
 // Check returns every fault of n, in the order of the file.
 func (t *Type) Check(n *document.Node, opts Options) []document.Problem {
 	c := &checker{hide: opts.Hide}
-	c.value(n, t, nil)
+	c.value(n, t, &path{})
 	return c.problems
+}
+
+// Fill puts an empty string where a map of strings has null, as decoding into
+// the Go type does. Everywhere else null is an absent field, or a fault.
+func (t *Type) Fill(n *document.Node) {
+	for _, a := range t.flat() {
+		switch {
+		case a.kinds&isMap != 0 && n.Kind == document.Map:
+			for _, f := range n.Fields {
+				if field := a.fields[f.Key]; field != nil {
+					field.Type.Fill(f.Value)
+				} else if a.values != nil && f.Value.Kind == document.Null && a.values.onlyStrings() {
+					f.Value.Kind, f.Value.Value, f.Value.Plain = document.String, "", ""
+				} else if a.values != nil {
+					a.values.Fill(f.Value)
+				}
+			}
+		case a.kinds&isList != 0 && n.Kind == document.List && a.elem != nil:
+			for _, item := range n.Items {
+				a.elem.Fill(item)
+			}
+		}
+	}
 }
 
 type checker struct {
@@ -26,14 +49,16 @@ type checker struct {
 	problems []document.Problem
 }
 
-// path is the way to a value, shared between siblings.
+// path is the way to a value, shared between siblings; the first has no name.
 type path struct {
 	up   *path
 	name string
+	// object is the definition that is checked here, if it is one of an object.
+	object *alternative
 }
 
 func (p *path) String() string {
-	if p == nil {
+	if p.up == nil {
 		return ""
 	}
 	up := p.up.String()
@@ -112,7 +137,7 @@ func (a *alternative) takes(v any) bool {
 
 // wrong says what is wrong with a value and what would be right.
 func (c *checker) wrong(n *document.Node, t *Type) string {
-	what := t.describe()
+	what := t.describe() + t.beyond(n.Value)
 	shown := c.show(n)
 	if n.Kind != document.String && n.Kind != document.Map && n.Kind != document.List && !t.Accepts("int") && !t.Accepts("bool") && t.Accepts("string") {
 		if c.hide || n.Plain == "" {
@@ -120,8 +145,13 @@ func (c *checker) wrong(n *document.Node, t *Type) string {
 		}
 		return fmt.Sprintf("%s, but a string is needed; quote it: %q", shown, n.Plain)
 	}
-	if n.Kind != document.String && n.Plain != "" && !c.hide {
-		return fmt.Sprintf("%s is not allowed; must be %s", n.Plain, what)
+	if n.Kind != document.String && n.Plain != "" {
+		if c.hide {
+			shown = strings.TrimPrefix(shown, "the value is ")
+		} else {
+			shown = n.Plain
+		}
+		return fmt.Sprintf("%s is not allowed; must be %s", shown, what)
 	}
 	if s, ok := n.Value.(string); ok {
 		if unquoted(s, t) {
@@ -199,6 +229,8 @@ func (c *checker) list(n *document.Node, a *alternative, t *Type, p *path) {
 }
 
 func (c *checker) object(n *document.Node, a *alternative, t *Type, p *path) {
+	p.object = a
+	meant := map[string]bool{} // required fields that an unknown one stands for
 	for _, f := range n.Fields {
 		at := p.key(f.Key)
 		if field := a.fields[f.Key]; field != nil {
@@ -210,12 +242,14 @@ func (c *checker) object(n *document.Node, a *alternative, t *Type, p *path) {
 			continue
 		}
 		if !a.open {
-			c.report(f.Pos, at, a.unknown(f.Key))
+			message, name := unknown(n, f, p)
+			meant[name] = true
+			c.report(f.Pos, at, message)
 		}
 	}
 	for _, name := range a.names {
 		field := a.fields[name]
-		if v := n.Get(name); field.Required && (v == nil || v.Kind == document.Null) {
+		if v := n.Get(name); field.Required && !meant[name] && (v == nil || v.Kind == document.Null) {
 			c.report(n.Pos, p.key(name), "missing; must be "+field.Type.describe())
 		}
 	}
@@ -231,16 +265,9 @@ func (c *checker) entry(f document.Field, a *alternative, at *path) {
 			c.report(f.Pos, at, fmt.Sprintf("the key %q is not allowed; must be %s", f.Key, a.keys.describe()))
 		}
 	}
+	if f.Value.Kind == document.Null {
+		c.report(f.Pos, at, "the value is empty; must be "+a.values.describe())
+		return
+	}
 	c.value(f.Value, a.values, at)
-}
-
-func (a *alternative) unknown(key string) string {
-	message := fmt.Sprintf("unknown field %q", key)
-	if near := Nearest(key, a.names); near != "" {
-		return message + fmt.Sprintf("; did you mean %q?", near)
-	}
-	if n := len(a.names); n > 0 && n <= 12 {
-		return message + "; the fields here are " + strings.Join(a.names, ", ")
-	}
-	return message + "; remove it, or move it to where it belongs"
 }

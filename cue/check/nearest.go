@@ -5,6 +5,9 @@ import "strings"
 // Nearest returns the one of names that word most likely stands for, or "".
 func Nearest(word string, names []string) string {
 	best, distance := "", len(word)/3+2
+	if len(word) < 5 {
+		distance = 2 // half of a short word is another word
+	}
 	for _, name := range names {
 		if strings.EqualFold(word, name) {
 			return name

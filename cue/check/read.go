@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"sort"
@@ -186,17 +187,20 @@ func bound(x *ast.UnaryExpr) (alternative, error) {
 		return alternative{}, err
 	}
 	c := cond{}
+	var least, most *int64
 	switch x.Op {
 	case token.GEQ:
+		least = &n
 		c = cond{fmt.Sprintf("of at least %d", n), func(v any) bool { return numeric(v) >= float64(n) }}
 	case token.LEQ:
+		most = &n
 		c = cond{fmt.Sprintf("of at most %d", n), func(v any) bool { return numeric(v) <= float64(n) }}
 	case token.SUB:
 		return alternative{kinds: isInt, equals: -n}, nil
 	default:
 		return alternative{}, fmt.Errorf("the operator %s is not understood", x.Op)
 	}
-	return alternative{kinds: isInt | isFloat, conds: []cond{c}}, nil
+	return alternative{kinds: isInt | isFloat, conds: []cond{c}, least: least, most: most}, nil
 }
 
 func integer(e ast.Expr) (int64, error) {
@@ -265,6 +269,7 @@ func (r *reader) both(x *ast.BinaryExpr) (alternative, error) {
 	}
 	left.kinds &= right.kinds
 	left.conds = append(append([]cond{}, left.conds...), right.conds...)
+	left.least, left.most = cmp.Or(left.least, right.least), cmp.Or(left.most, right.most)
 	return left, nil
 }
 

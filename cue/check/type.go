@@ -5,8 +5,11 @@
 package check
 
 import (
+	"fmt"
+	"math"
 	"regexp"
 	"sort"
+	"strings"
 )
 
 // kinds is a set of the kinds of JSON values.
@@ -42,6 +45,8 @@ type alternative struct {
 	open   bool
 	elem   *Type
 	min    int
+	// least and most are the bounds of a number, if it has them.
+	least, most *int64
 	// ref is a definition that this alternative stands for.
 	ref *Type
 }
@@ -91,6 +96,17 @@ func (t *Type) Open() bool {
 	return a != nil && a.open
 }
 
+// Bounded reports whether each whole number that the type takes is one of 32
+// bits: others are cut off in silence where the Go type is an int32.
+func (t *Type) Bounded() bool {
+	for _, a := range t.flat() {
+		if a.kinds&isInt != 0 && a.equals == nil && (a.least == nil || a.most == nil || *a.least < math.MinInt32 || *a.most > math.MaxInt32) {
+			return false
+		}
+	}
+	return true
+}
+
 // Accepts reports which JSON kinds the type takes at all.
 func (t *Type) Accepts(kind string) bool {
 	want := map[string]kinds{"bool": isBool, "int": isInt, "float": isFloat, "string": isString, "map": isMap, "list": isList}[kind]
@@ -118,6 +134,24 @@ func (t *Type) flat() []alternative {
 	return out
 }
 
+// resolved is the definition itself for a type that only refers to one.
+func (t *Type) resolved() *Type {
+	for len(t.alts) == 1 && t.alts[0].ref != nil {
+		t = t.alts[0].ref
+	}
+	return t
+}
+
+// onlyStrings reports whether the type takes strings and nothing else.
+func (t *Type) onlyStrings() bool {
+	for _, a := range t.flat() {
+		if a.kinds != isString {
+			return false
+		}
+	}
+	return true
+}
+
 func (t *Type) object() *alternative {
 	flat := t.flat()
 	for i := range flat {
@@ -136,14 +170,7 @@ func (t *Type) describe() string {
 	if len(t.alts) == 1 && t.alts[0].ref != nil {
 		return t.alts[0].ref.describe()
 	}
-	var enum, rest []string
-	for _, a := range t.flat() {
-		if s, ok := a.equals.(string); ok {
-			enum = append(enum, quoteEmpty(s))
-			continue
-		}
-		rest = append(rest, a.describe())
-	}
+	enum, rest := t.choices()
 	switch {
 	case len(enum) == 1:
 		rest = append([]string{enum[0]}, rest...)
@@ -151,6 +178,25 @@ func (t *Type) describe() string {
 		rest = append([]string{"one of " + join(enum, ", ")}, rest...)
 	}
 	return join(rest, " or ")
+}
+
+// choices are the fixed strings of a type, and the words for what else it takes.
+func (t *Type) choices() (enum, rest []string) {
+	for _, a := range t.alts {
+		s, fixed := a.equals.(string)
+		switch {
+		case fixed:
+			enum = append(enum, quoteEmpty(s))
+		case a.ref != nil && a.ref.words != "":
+			rest = append(rest, a.ref.words)
+		case a.ref != nil:
+			e, r := a.ref.choices()
+			enum, rest = append(enum, e...), append(rest, r...)
+		default:
+			rest = append(rest, a.describe())
+		}
+	}
+	return enum, rest
 }
 
 func quoteEmpty(s string) string {
@@ -171,15 +217,15 @@ func (a alternative) describe() string {
 		base = "a whole number"
 	case a.kinds&isFloat != 0:
 		base = "a number"
-	case a.kinds == isList && a.min > 0:
-		base = "a list of at least one item"
 	case a.kinds == isList:
-		base = "a list"
+		base = a.describeList()
 	case a.kinds == isMap && a.fields != nil:
 		base = "an object"
 		if len(a.names) > 0 && len(a.names) <= 6 {
 			base += " with the fields " + join(a.names, ", ")
 		}
+	case a.kinds == isMap && a.values != nil:
+		base = "a map such as {key: value}"
 	case a.kinds == isMap:
 		base = "a map"
 	default:
@@ -192,6 +238,71 @@ func (a alternative) describe() string {
 		base += " " + c.words
 	}
 	return base
+}
+
+// describeList says what an item looks like.
+func (a alternative) describeList() string {
+	base, one := "a list", "item"
+	if a.elem == nil {
+		return base
+	}
+	example := ""
+	if object := a.elem.object(); object != nil {
+		one = "object"
+		example = object.example()
+	} else if a.elem.onlyStrings() {
+		one = "string"
+		if len(a.elem.strings()) == 0 {
+			example = `["a", "b"]`
+		}
+	}
+	if a.min > 0 {
+		base += " of at least one " + one
+	} else if one != "item" {
+		base += " of " + one + "s"
+	}
+	if example != "" {
+		base += " such as " + example
+	}
+	return base
+}
+
+// example shows the required fields of an object as the item of a list.
+func (a *alternative) example() string {
+	var shown []string
+	if f := a.fields["name"]; f != nil {
+		shown = append(shown, "name: …")
+	}
+	for _, name := range a.names {
+		if a.fields[name].Required && name != "name" {
+			shown = append(shown, name+": …")
+		}
+	}
+	if len(shown) == 0 && len(a.names) > 0 && len(a.names) <= 6 {
+		shown = append(shown, a.names[0]+": …")
+	}
+	if len(shown) == 0 {
+		return ""
+	}
+	return "[{" + strings.Join(shown, ", ") + "}]"
+}
+
+// beyond names the largest number where v is above it and the words, such as
+// "from 1 to 65535", do not.
+func (t *Type) beyond(v any) string {
+	if f, ok := v.(float64); ok && math.Abs(f) >= 1<<63 && t.Accepts("int") && !t.Accepts("float") {
+		return ", and fit in 64 bits"
+	}
+	n, ok := v.(int64)
+	if !ok {
+		return ""
+	}
+	for _, a := range t.flat() {
+		if a.most != nil && n > *a.most && !strings.Contains(t.describe(), " to ") && !strings.Contains(t.describe(), "at most") {
+			return fmt.Sprintf(" and at most %d", *a.most)
+		}
+	}
+	return ""
 }
 
 func join(parts []string, sep string) string {

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"regexp"
 	"sort"
 	"strconv"
+	"strings"
 )
 
 // maxDepth bounds how deep lists and objects nest.
@@ -58,8 +60,27 @@ func jsonMessage(err error) string {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return "invalid JSON: the file ends in the middle of a value"
 	}
-	return "invalid JSON: " + err.Error()
+	message := "invalid JSON: " + err.Error()
+	switch {
+	case strings.Contains(message, "',' looking for beginning of value"):
+		message += "; values follow one another without a comma"
+	case strings.Contains(message, "'/'"):
+		message += "; JSON has no comments"
+	case strings.Contains(message, `'\''`):
+		message += "; JSON has double quotes only"
+	case strings.Contains(message, "'}' looking for beginning of object key"), strings.Contains(message, "']' looking for beginning of value"):
+		message += "; remove the comma before it"
+	case strings.Contains(message, "in string literal"):
+		message += `; a quote is not closed, or write \n for a new line`
+	case strings.Contains(message, "in literal"):
+		message += "; a value is a string in quotes, a number, true, false, null, an object or a list"
+	case leadingZero.MatchString(message):
+		message += "; a number does not begin with 0"
+	}
+	return message
 }
+
+var leadingZero = regexp.MustCompile(`invalid character '\d' after`)
 
 func (r *jsonReader) errorPos(err error) Pos {
 	var syntax *json.SyntaxError
@@ -111,7 +132,8 @@ func (r *jsonReader) value(depth int) (*Node, error) {
 	case json.Number:
 		v, err := number(t.String())
 		if err != nil {
-			return nil, err
+			r.problems = append(r.problems, Problem{Pos: pos, Message: "the number is out of range"})
+			return &Node{Pos: pos, Kind: Faulty}, nil
 		}
 		n, err := scalar(pos, v)
 		if n != nil {
@@ -161,7 +183,7 @@ func number(s string) (any, error) {
 	}
 	f, err := strconv.ParseFloat(s, 64)
 	if err != nil || math.IsInf(f, 0) {
-		return nil, fmt.Errorf("the number %s is out of range", s)
+		return nil, errors.New("the number is out of range")
 	}
 	return f, nil
 }

@@ -130,11 +130,17 @@ func (n *Node) below(pos Pos) Pos {
 	return pos
 }
 
-// Whole reports whether every value below n is there: none is faulty.
-func (n *Node) Whole() bool {
-	return n.Kind != Faulty &&
-		!slices.ContainsFunc(n.Fields, func(f Field) bool { return !f.Value.Whole() }) &&
-		!slices.ContainsFunc(n.Items, func(item *Node) bool { return !item.Whole() })
+// Broken reports whether a value was left out of n because it cannot be read.
+func (n *Node) Broken() bool {
+	if n.Kind == Faulty {
+		return true
+	}
+	for _, f := range n.Fields {
+		if f.Value.Broken() {
+			return true
+		}
+	}
+	return slices.ContainsFunc(n.Items, (*Node).Broken)
 }
 
 // Interface returns the value as JSON has it, without fields that are null: to

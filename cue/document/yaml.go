@@ -5,10 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"sort"
-	"strconv"
-	"strings"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
@@ -22,7 +19,9 @@ const maxExpanded = 16 << 20
 // part is one document of a YAML file.
 type part struct {
 	// line is the number of lines of the file above it.
-	line    int
+	line int
+	// lines is the number of its own.
+	lines   int
 	content []byte
 }
 
@@ -47,51 +46,74 @@ func YAML(path string, content []byte) ([]*Node, []Problem) {
 
 // text strips a byte order mark and refuses what is not UTF-8.
 func text(path string, content []byte) ([]byte, *Problem) {
-	pos := Pos{Path: path, Line: 1, Column: 1}
+	if p := NotText(path, content); p != nil {
+		return nil, p
+	}
+	return bytes.TrimPrefix(content, []byte("\xef\xbb\xbf")), nil
+}
+
+// NotText says what is wrong with a file that is not UTF-8; nil if it is.
+func NotText(path string, content []byte) *Problem {
+	p := &Problem{Pos: Pos{Path: path, Line: 1, Column: 1}}
 	if bytes.HasPrefix(content, []byte("\xff\xfe")) || bytes.HasPrefix(content, []byte("\xfe\xff")) {
-		return nil, &Problem{Pos: pos, Message: "the file is UTF-16; save it as UTF-8"}
+		p.Message = "the file is UTF-16; save it as UTF-8"
+		return p
 	}
-	content = bytes.TrimPrefix(content, []byte("\xef\xbb\xbf"))
-	if !utf8.Valid(content) {
-		return nil, &Problem{Pos: pos, Message: "the file is not text in UTF-8; save it as UTF-8"}
+	if utf8.Valid(content) {
+		return nil
 	}
-	return content, nil
+	p.Message = "the file is not text in UTF-8 from here on; save it as UTF-8"
+	begin := 0
+	for i := 0; i < len(content); {
+		r, size := utf8.DecodeRune(content[i:])
+		if r == utf8.RuneError && size == 1 {
+			p.Column = i - begin + 1
+			break
+		}
+		i += size
+		if r == '\n' {
+			p.Line++
+			begin = i
+		}
+	}
+	return p
 }
 
 // split cuts a file at its separators by the rule of Kubernetes' YAML reader:
-// a line that begins with ---, followed by nothing but space or a comment.
+// a line that begins with ---, followed by nothing but space or a comment. Like
+// it, it ends the last line: a block scalar there keeps its final newline.
 func split(path string, content []byte) ([]part, []Problem) {
+	if len(content) > 0 && content[len(content)-1] != '\n' {
+		content = append(content[:len(content):len(content)], '\n')
+	}
 	var parts []part
 	var problems []Problem
 	current := part{}
 	line := 0
+	below := false // a document that the next separator ends
 	for len(content) > 0 {
 		end := bytes.IndexByte(content, '\n') + 1
-		if end == 0 {
-			end = len(content)
-		}
 		text := content[:end]
 		content = content[end:]
 		line++
 		if !bytes.HasPrefix(text, []byte("---")) {
 			current.content = append(current.content, text...)
+			current.lines++
+			below = true
 			continue
 		}
-		if rest := bytes.TrimSpace(text[3:]); len(rest) > 0 && rest[0] != '#' {
+		// Above a document, the line is also read as YAML, where a comment
+		// begins behind a space.
+		if rest := bytes.TrimSpace(text[3:]); len(rest) > 0 && (rest[0] != '#' || text[3] == '#' && !below) {
+			// What follows is not shown: it may be the value of a Secret.
 			problems = append(problems, Problem{Pos: Pos{Path: path, Line: line, Column: 1},
-				Message: fmt.Sprintf("%q is no separator of documents; put nothing but a comment after ---", shorten(string(bytes.TrimSpace(text))))})
+				Message: "a line that begins with --- separates documents; put nothing but a space and a comment after the ---, or indent the line if it is text"})
 		}
 		parts = append(parts, current)
 		current = part{line: line}
+		below = !below
 	}
 	return append(parts, current), problems
-}
-
-func shorten(s string) string {
-	if len(s) > 40 {
-		return s[:40] + "…"
-	}
-	return s
 }
 
 func (p part) read(path string) (*Node, []Problem) {
@@ -120,7 +142,9 @@ func (p part) read(path string) (*Node, []Problem) {
 	if r.size(top, 0) > maxExpanded {
 		return nil, []Problem{{Pos: p.pos(path, top), Message: fmt.Sprintf("the aliases of this document expand to more than %d MiB, or nest too deep; write the content out", maxExpanded>>20)}}
 	}
-	r.duplicates(top)
+	if r.faults(top) {
+		return nil, r.problems
+	}
 	js, err := sigsyaml.YAMLToJSON(p.content)
 	if err != nil {
 		return nil, append(r.problems, p.syntax(path, err))
@@ -132,28 +156,14 @@ func (p part) read(path string) (*Node, []Problem) {
 	return r.node(top, value), r.problems
 }
 
-var yamlLine = regexp.MustCompile(`^(?:error converting YAML to JSON: )?(?:yaml: )?(?:line (\d+): )?`)
-
-func (p part) syntax(path string, err error) Problem {
-	message := err.Error()
-	pos := Pos{Path: path, Line: p.line + 1}
-	if m := yamlLine.FindStringSubmatch(message); m != nil {
-		message = message[len(m[0]):]
-		if n, err := strconv.Atoi(m[1]); err == nil {
-			pos.Line = p.line + n
-		}
-	}
-	switch {
-	case strings.Contains(message, "cannot start any token"):
-		message += "; quote the value, and indent with spaces instead of tabs"
-	case strings.Contains(message, "mapping values are not allowed"):
-		message += "; check the indentation, and quote a value that holds a colon"
-	}
-	return Problem{Pos: pos, Message: "invalid YAML: " + message}
+func (p part) pos(path string, n *yaml.Node) Pos {
+	return Pos{Path: path, Line: p.clamp(n.Line), Column: n.Column}
 }
 
-func (p part) pos(path string, n *yaml.Node) Pos {
-	return Pos{Path: path, Line: p.line + n.Line, Column: n.Column}
+// clamp turns a line of the part into one of the file. The parser counts more
+// than newlines as ends of lines, and tells of faults behind the last line.
+func (p part) clamp(line int) int {
+	return p.line + max(1, min(line, p.lines))
 }
 
 // yamlReader joins the values of one document with their places.
@@ -187,23 +197,6 @@ func (r *yamlReader) size(n *yaml.Node, depth int) int {
 	return total
 }
 
-// duplicates reports the keys that a mapping has twice.
-func (r *yamlReader) duplicates(n *yaml.Node) {
-	if n.Kind == yaml.MappingNode {
-		seen := make(map[string]*yaml.Node, len(n.Content)/2)
-		for i := 0; i+1 < len(n.Content); i += 2 {
-			k := n.Content[i]
-			if first, twice := seen[k.Value]; twice && k.Kind == yaml.ScalarNode {
-				r.problems = append(r.problems, duplicate(r.part.pos(r.path, k), k.Value, r.part.pos(r.path, first)))
-			}
-			seen[k.Value] = k
-		}
-	}
-	for _, c := range n.Content {
-		r.duplicates(c)
-	}
-}
-
 func (r *yamlReader) node(n *yaml.Node, value any) *Node {
 	pos := r.part.pos(r.path, n)
 	for n.Kind == yaml.AliasNode {
@@ -235,19 +228,33 @@ func (r *yamlReader) node(n *yaml.Node, value any) *Node {
 }
 
 // mapping takes the fields in the order of the file; what a merge key brings
-// in, or a key that Kubernetes reads otherwise, stands at the mapping itself.
+// in stands at the mapping itself.
 func (r *yamlReader) mapping(n *yaml.Node, v map[string]any, pos Pos) *Node {
 	out := &Node{Pos: pos, Kind: Map, Fields: make([]Field, 0, len(v))}
 	taken := make(map[string]bool, len(v))
 	if n.Kind == yaml.MappingNode {
+		last := make(map[string]int, len(n.Content)/2) // of a key twice, the last counts
+		text := make(map[string]bool, len(n.Content)/2)
+		mixed := map[string]bool{} // as of 1 and "1": which of them counts is left to chance
 		for i := 0; i+1 < len(n.Content); i += 2 {
-			k := n.Content[i]
-			value, ok := v[k.Value]
-			if !ok || taken[k.Value] {
+			name, isText := keyName(n.Content[i])
+			if before, twice := text[name]; twice && before != isText {
+				mixed[name] = true
+			}
+			last[name], text[name] = i, isText
+		}
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			name, _ := keyName(n.Content[i])
+			value, ok := v[name]
+			if !ok || last[name] != i {
 				continue
 			}
-			taken[k.Value] = true
-			out.Fields = append(out.Fields, Field{Pos: r.part.pos(r.path, k), Key: k.Value, Value: r.node(n.Content[i+1], value)})
+			taken[name] = true
+			field := Field{Pos: r.part.pos(r.path, n.Content[i]), Key: name, Value: &Node{Pos: r.part.pos(r.path, n.Content[i+1]), Kind: Faulty}}
+			if !mixed[name] {
+				field.Value = r.node(n.Content[i+1], value)
+			}
+			out.Fields = append(out.Fields, field)
 		}
 	}
 	var rest []string

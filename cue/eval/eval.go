@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"cuelang.org/go/cue"
+	"cuelang.org/go/cue/ast"
 	"cuelang.org/go/cue/cuecontext"
 
 	"berth.dev/berth/cue/document"
@@ -73,7 +74,7 @@ func (e *Evaluator) Evaluate(ctx context.Context, p Package, check Checker) Resu
 	}
 	if len(strict.problems) == 0 {
 		strict.place()
-		return Result{Objects: strict.objects, Problems: strict.checked(check)}
+		return Result{Objects: strict.objects, Problems: append(strict.checked(check), strict.halves...)}
 	}
 	loose := e.run(p, e.lenient)
 	if loose.panicked != "" && strict.panicked == "" {
@@ -84,7 +85,7 @@ func (e *Evaluator) Evaluate(ctx context.Context, p Package, check Checker) Resu
 	if !anyError(problems) {
 		problems = append(problems, strict.problems...)
 	}
-	return Result{Problems: telling(problems)}
+	return Result{Problems: append(telling(problems), loose.halves...)}
 }
 
 // telling leaves out what only follows from another fault, and the same fault
@@ -127,6 +128,8 @@ type run struct {
 	// broken are the values outside of objects that hold an error.
 	broken   []cue.Value
 	problems []document.Problem
+	// halves warn of what looks like an object, but is none.
+	halves []document.Problem
 	// panicked is what the evaluator failed with; empty when it did not.
 	panicked string
 	// hidden are the strings that no message may hold.
@@ -168,6 +171,9 @@ func (r *run) walk(v cue.Value, at []string) {
 	}
 	if v.IncompleteKind() == cue.BottomKind {
 		r.broken = append(r.broken, v)
+	} else if lacks := half(v); lacks != "" {
+		r.halves = append(r.halves, document.Problem{Pos: r.places.object(v, at), Warning: true, Field: strings.Join(at, "."),
+			Message: "this looks like an object, but " + lacks + ": it is not deployed; begin the name of a template with _ or #"})
 	}
 	each(v, func(name string, child cue.Value) { r.walk(child, append(at[:len(at):len(at)], name)) })
 }
@@ -222,6 +228,29 @@ func objectKind(v cue.Value) (string, bool) {
 	}
 	k, err := kind.String()
 	return k, err == nil
+}
+
+// half says what a struct with a name lacks to be an object: one of apiVersion
+// and kind. It is empty for what is not meant to be one.
+func half(v cue.Value) string {
+	if _, err := v.LookupPath(cue.ParsePath("metadata.name")).String(); err != nil {
+		return ""
+	}
+	given, lacks := 0, ""
+	for _, name := range []string{"apiVersion", "kind"} {
+		field := v.LookupPath(cue.ParsePath(name))
+		if _, err := field.String(); err == nil {
+			given++
+		} else if field.Exists() {
+			lacks = "its " + name + " is no string yet"
+		} else {
+			lacks = "it has no " + name
+		}
+	}
+	if given != 1 {
+		return ""
+	}
+	return lacks
 }
 
 // export turns a value into a Node and leaves out what has no value. Places
@@ -299,10 +328,10 @@ func scalar(n *document.Node, v cue.Value) error {
 		if err != nil {
 			return fmt.Errorf("the number is out of range; must fit in 64 bits")
 		}
-		n.Kind, n.Value, n.Plain = document.Int, i, fmt.Sprint(i)
+		n.Kind, n.Value, n.Plain = document.Int, i, written(v, fmt.Sprint(i))
 	case cue.FloatKind, cue.NumberKind:
 		f, err := v.Float64()
-		n.Kind, n.Value, n.Plain = document.Float, f, fmt.Sprint(f)
+		n.Kind, n.Value, n.Plain = document.Float, f, written(v, fmt.Sprint(f))
 		if i := int64(f); float64(i) == f && f < 1<<53 && f > -1<<53 {
 			n.Kind, n.Value = document.Int, i
 		}
@@ -317,6 +346,14 @@ func scalar(n *document.Node, v cue.Value) error {
 		n.Kind = document.Faulty
 	}
 	return nil
+}
+
+// written is a number as the user wrote it, if it stands there as such.
+func written(v cue.Value, otherwise string) string {
+	if lit, ok := v.Source().(*ast.BasicLit); ok {
+		return lit.Value
+	}
+	return otherwise
 }
 
 // place fills in the places of all objects.

@@ -27,7 +27,7 @@ func (r *run) faults(value cue.Value) {
 		errs = append(errs, cueerrors.Errors(v.Validate(cue.Concrete(true)))...)
 	}
 	for _, v := range r.broken {
-		errs = append(errs, undefined(v)...)
+		errs = append(errs, lost(v)...)
 	}
 	seen := map[string]bool{}
 	for _, e := range fold(errs) {
@@ -41,13 +41,18 @@ func (r *run) faults(value cue.Value) {
 	r.problems = alternatives(r.problems)
 }
 
-// undefined returns the errors of a value that names what does not exist. CUE
-// takes it for a value that is still to come; an object would be lost by it.
-func undefined(v cue.Value) []cueerrors.Error {
+// lost returns the errors of a value that CUE takes for one still to come: it
+// names what does not exist, or depends on a value that nothing gives. An object
+// would be lost by it without a word.
+func lost(v cue.Value) []cueerrors.Error {
 	var out []cueerrors.Error
 	for _, e := range cueerrors.Errors(v.Validate(cue.Concrete(true))) {
-		if format, args := e.Msg(); strings.HasPrefix(fmt.Sprintf(format, args...), "undefined field") {
-			out = append(out, e)
+		message := text(e)
+		for _, prefix := range []string{"undefined field", "incomplete bool", "cannot range over", "key value of dynamic field"} {
+			if strings.HasPrefix(message, prefix) {
+				out = append(out, e)
+				break
+			}
 		}
 	}
 	return out
@@ -69,33 +74,11 @@ func (r *run) hide(n *document.Node) {
 	}
 }
 
-var emptyDisjunction = regexp.MustCompile(`^\d+ errors in empty disjunction`)
-
-// fold drops the headings of disjunctions where their branches are told.
-func fold(errs []cueerrors.Error) []cueerrors.Error {
-	told := map[string]bool{}
-	for _, e := range errs {
-		if format, args := e.Msg(); !emptyDisjunction.MatchString(fmt.Sprintf(format, args...)) {
-			told[strings.Join(e.Path(), "\x00")] = true
-		}
-	}
-	var out []cueerrors.Error
-	for _, e := range errs {
-		format, args := e.Msg()
-		if emptyDisjunction.MatchString(fmt.Sprintf(format, args...)) && told[strings.Join(e.Path(), "\x00")] {
-			continue
-		}
-		out = append(out, e)
-	}
-	return out
-}
-
 func (r *run) problem(value cue.Value, e cueerrors.Error) document.Problem {
 	at := e.Path()
 	p := document.Problem{Field: strings.Join(at, ".")}
 	p.Pos = r.errorPlace(value, e)
-	format, args := e.Msg()
-	message := strings.ReplaceAll(fmt.Sprintf(format, args...), root+"/", "")
+	message := strings.ReplaceAll(text(e), root+"/", "")
 	switch {
 	case strings.HasPrefix(message, "field not allowed"):
 		message = r.unknown(value, at)
@@ -103,6 +86,23 @@ func (r *run) problem(value cue.Value, e cueerrors.Error) document.Problem {
 		message = "missing; give it a value"
 	case strings.HasPrefix(message, "incomplete value"):
 		message = "has no value yet, only " + strings.TrimPrefix(message, "incomplete value ") + "; give it one"
+		if embeds := r.pkg.Files[p.Path]; bytes.Contains(embeds, []byte("@embed(")) && !bytes.Contains(embeds, []byte("@extern(embed)")) {
+			message += "; @embed works in a file that begins with @extern(embed)"
+		}
+	case undecodable.MatchString(message): // what follows may quote the value of a Secret
+		message = undecodable.ReplaceAllString(message, "the embedded file ${1}${2} cannot be read")
+	case strings.HasPrefix(message, "incomplete bool"):
+		message = "this condition has no value yet; give it one, or begin the name of a template with _ or #"
+	case strings.HasPrefix(message, "cannot range over") && strings.Contains(message, "incomplete"):
+		message += "; give it a value, or begin the name of a template with _ or #"
+	case strings.HasPrefix(message, "key value of dynamic field"):
+		message = "the name of this field has no value yet; give it one, or begin the name of a template with _ or #"
+	case len(r.pkg.Unnamed) > 1 && strings.HasPrefix(message, "reference ") && strings.HasSuffix(message, " not found"):
+		message += "; files without a package do not see each other's fields: begin each with the same package"
+	case message == "structural cycle":
+		message += ": it contains itself without end; make the field within it optional"
+	case noFunction.MatchString(message):
+		message = noFunction.ReplaceAllString(message, "there is no function $1")
 	case strings.HasPrefix(message, "required field missing: "):
 		name := strings.TrimPrefix(message, "required field missing: ")
 		p.Field = strings.Join(append(r.places.written(at), name), ".")
@@ -218,6 +218,10 @@ func child(v cue.Value, name string) cue.Value {
 }
 
 var (
+	undecodable = regexp.MustCompile(`(?s)^@embed: failed to decode file: ([^:]*)(:\d+)?.*`)
+
+	noFunction = regexp.MustCompile(`^cannot call non-function (\S+) \(type _\|_\)`)
+
 	quoted = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
 	digits = regexp.MustCompile(`\b\d+\b`)
 	// secretive are names of fields whose values are never shown.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"regexp"
 	"strings"
 
 	"cuelang.org/go/cue/build"
@@ -77,6 +78,8 @@ func loadPackage(p Package, definitions map[string][]byte) (*build.Instance, []d
 	return insts[0], nil
 }
 
+var foundNot = regexp.MustCompile(`cannot find package "[^"]*"`)
+
 func loadProblems(p Package, err error) []document.Problem {
 	var out []document.Problem
 	seen := map[string]bool{}
@@ -98,7 +101,15 @@ func loadProblems(p Package, err error) []document.Problem {
 		case strings.Contains(message, "language version") || strings.Contains(message, "language.version"):
 			message += "; lower language.version in cue.mod/module.cue to " + schema.Language
 		case strings.Contains(message, "cannot find package"):
-			message += "; berth.dev/schema, CUE's own packages and packages of this repository can be imported"
+			message = foundNot.FindString(message) + "; berth.dev/schema, CUE's own packages and packages of this repository can be imported"
+		case strings.Contains(message, "builtin package"):
+			message += "; look for the name among CUE's own packages"
+		case strings.Contains(message, "import cycle"):
+			message = "this import leads back to this package; move what both need into a third one"
+		case strings.Contains(message, "relative import"):
+			message = strings.TrimPrefix(message, "import failed: ") + "; write the module's name from cue.mod/module.cue before the folder"
+		case strings.Contains(message, "illegal integer number"):
+			message += "; an octal number begins with 0o, such as 0o644"
 		}
 		if key := pos.Path + message; !seen[key] && len(out) < maxProblems {
 			seen[key] = true

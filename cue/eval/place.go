@@ -107,12 +107,12 @@ func (p places) exact(v cue.Value, at []string) (document.Pos, bool) {
 	if pos, ok := p.byPath[key(at)]; ok {
 		return pos, true
 	}
-	return written(v, 3)
+	return origin(v, 3)
 }
 
-// written is where the user wrote a value, or one that it was taken from over
+// origin is where the user wrote a value, or one that it was taken from over
 // at most depth references.
-func written(v cue.Value, depth int) (document.Pos, bool) {
+func origin(v cue.Value, depth int) (document.Pos, bool) {
 	if v == (cue.Value{}) {
 		return document.Pos{}, false
 	}
@@ -125,7 +125,7 @@ func written(v cue.Value, depth int) (document.Pos, bool) {
 	}
 	for _, arg := range append([]cue.Value{v}, args...) {
 		if from, ok := referred(arg); ok {
-			if pos, ok := written(from, depth-1); ok {
+			if pos, ok := origin(from, depth-1); ok {
 				return pos, true
 			}
 		}
