@@ -21,6 +21,8 @@ const maxData = 1 << 20
 type admitted struct {
 	objects  []manifest.Manifest
 	problems []document.Problem
+	// root is the kustomization that all of it comes from, if it is from one.
+	root string
 }
 
 func (a *admitted) failed() bool {
