@@ -119,20 +119,30 @@ func rewriteEach(list any, write func(map[string]any)) {
 // renameOld does what "kustomize edit fix" does, where the meaning is the same: the
 // library complains on stderr of fields with an old name.
 func renameOld(content map[string]any) {
-	move := func(from, to string) {
-		if old, ok := content[from].([]any); ok {
-			list, _ := content[to].([]any)
+	move := func(from, to string, old []any) {
+		list, isList := content[to].([]any)
+		if content[to] == nil || isList {
 			content[to] = append(list, old...)
 			delete(content, from)
 		}
 	}
-	move("bases", "resources")
-	move("imageTags", "images")
-	if pairs, ok := content["commonLabels"].(map[string]any); ok {
-		list, _ := content["labels"].([]any)
-		content["labels"] = append(list, map[string]any{"pairs": pairs, "includeSelectors": true})
-		delete(content, "commonLabels")
+	for from, to := range map[string]string{"bases": "resources", "imageTags": "images"} {
+		if old, ok := content[from].([]any); ok {
+			move(from, to, old)
+		}
 	}
+	if pairs, ok := content["commonLabels"].(map[string]any); ok && allText(pairs) {
+		move("commonLabels", "labels", []any{map[string]any{"pairs": pairs, "includeSelectors": true}})
+	}
+}
+
+func allText(values map[string]any) bool {
+	for _, v := range values {
+		if _, ok := v.(string); !ok {
+			return false
+		}
+	}
+	return true
 }
 
 // rewriteDocuments writes the documents of a file anew, so that the library reads
