@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -35,7 +36,7 @@ func (j *job) charts(ctx context.Context) error {
 
 // chart says that a file makes its folder a chart; nil if it does not.
 func (j *job) chart(ctx context.Context, f revision.File) (*document.Problem, error) {
-	k := key("chart", "", []revision.File{f})
+	k := key("chart", j.root, []revision.File{f})
 	e, known := j.cached(k)
 	if !known {
 		content, problem, err := j.in.read(ctx, f)
@@ -43,7 +44,7 @@ func (j *job) chart(ctx context.Context, f revision.File) (*document.Problem, er
 			return nil, err
 		}
 		if problem == nil {
-			problem = chartProblem(f.Path, content)
+			problem = chartProblem(f.Path, j.root, content)
 		}
 		if problem != nil {
 			e.result.problems = []document.Problem{*problem}
@@ -56,7 +57,8 @@ func (j *job) chart(ctx context.Context, f revision.File) (*document.Problem, er
 	return &e.result.problems[0], nil
 }
 
-func chartProblem(name string, content []byte) *document.Problem {
+// chartProblem says what to do with a chart; nil if the file is not of one.
+func chartProblem(name, root string, content []byte) *document.Problem {
 	docs, _ := document.YAML(name, content)
 	if len(docs) == 0 {
 		return nil
@@ -65,14 +67,20 @@ func chartProblem(name string, content []byte) *document.Problem {
 	if version != "v1" && version != "v2" || chart == "" || docs[0].Get("kind") != nil {
 		return nil
 	}
-	dir := cmp.Or(folder(name), ".")
-	return &document.Problem{Pos: docs[0].Pos, Message: fmt.Sprintf(
-		"this folder is a Helm chart, and charts are not run; run: helm template %s %s > %s, commit that file, and list the folder %s in .berthignore",
-		chart, dir, beside(dir, chart), dir)}
+	if !chartName.MatchString(chart) {
+		chart = "NAME"
+	}
+	const what = "this folder is a Helm chart, and charts are not run"
+	p := &document.Problem{Pos: docs[0].Pos}
+	if dir := folder(name); dir != root {
+		p.Message = fmt.Sprintf("%s; run: helm template %s %s > %s.yaml, commit that file, and list the folder %s in .berthignore", what, chart, dir, path.Join(path.Dir(dir), chart), dir)
+	} else {
+		p.Message = fmt.Sprintf("%s; run: helm template %s %s > manifests/%s.yaml, commit that file, and set the path of the Source to manifests", what, chart, cmp.Or(dir, "."), chart)
+	}
+	return p
 }
 
-// beside is a file for the output of a chart, outside of its folder.
-func beside(dir, chart string) string { return path.Join(path.Dir(dir), chart+".yaml") }
+var chartName = regexp.MustCompile(`^[a-zA-Z0-9._-]+$`)
 
 // leaveOut forgets all files in a folder, and what is wrong with them.
 func (in *inputs) leaveOut(dir string) {

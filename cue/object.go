@@ -48,7 +48,8 @@ func (ks kinds) admit(n *document.Node) admitted {
 			Message: "apiVersion and kind must be non-empty strings, such as apiVersion: apps/v1 and kind: Deployment"})
 		return out
 	}
-	k, why := ks.find(apiVersion, name)
+	n, old := ks.modern(n)
+	k, why := ks.find(n.Text("apiVersion"), name)
 	if k == nil {
 		pos := n.Pos
 		if v := n.Get("kind"); v.Line > 0 {
@@ -58,6 +59,7 @@ func (ks kinds) admit(n *document.Node) admitted {
 		return out
 	}
 	n, out.problems = clean(n)
+	out.problems = append(old, out.problems...)
 	hide := strings.Contains(strings.ToLower(name), "secret")
 	out.problems = append(out.problems, k.definition.Check(n, check.Options{Hide: hide})...)
 	if !out.failed() {
