@@ -8,7 +8,6 @@ import (
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/api/resmap"
 	"sigs.k8s.io/kustomize/api/types"
-	"sigs.k8s.io/kustomize/kyaml/filesys"
 	"sigs.k8s.io/kustomize/kyaml/openapi"
 
 	"berth.dev/berth/cue/document"
@@ -32,13 +31,13 @@ var library sync.Mutex
 // comes from.
 func Build(in Input) ([]*document.Node, []document.Problem) {
 	b := &build{in: in, files: map[string]*File{}, docs: map[string][]*document.Node{}}
-	fs := b.fill()
+	files := b.fill()
 	b.inspect()
 	if len(b.problems) > 0 {
 		return nil, b.problems
 	}
 	root := b.files[in.File]
-	made, err := run(fs, root.Dir(), b.ownSchema)
+	made, err := run(files, root.Dir(), b.ownSchema)
 	if err != nil {
 		return nil, []document.Problem{b.explain(err)}
 	}
@@ -64,8 +63,8 @@ type build struct {
 }
 
 // fill makes the only file system that the library sees.
-func (b *build) fill() filesys.FileSystem {
-	fs := filesys.MakeFsInMemory()
+func (b *build) fill() *tree {
+	t := newTree()
 	plugin := map[string]bool{}
 	for name, content := range b.in.Files {
 		if !IsFile(name) {
@@ -91,14 +90,12 @@ func (b *build) fill() filesys.FileSystem {
 		} else if plugin[name] {
 			content, err = b.plugin(name, content)
 		}
-		if err == nil {
-			err = fs.WriteFile("/"+name, content)
-		}
 		if err != nil {
 			b.problems = append(b.problems, document.Problem{Pos: document.Pos{Path: name}, Message: err.Error()})
 		}
+		t.add(name, content)
 	}
-	return fs
+	return t
 }
 
 func (b *build) plugin(name string, content []byte) ([]byte, error) {
@@ -111,7 +108,7 @@ func (b *build) plugin(name string, content []byte) ([]byte, error) {
 }
 
 // run has the library build a folder; a panic in it is an error.
-func run(fs filesys.FileSystem, dir string, ownSchema bool) (made resmap.ResMap, err error) {
+func run(files *tree, dir string, ownSchema bool) (made resmap.ResMap, err error) {
 	library.Lock()
 	defer library.Unlock()
 	defer func() {
@@ -123,11 +120,11 @@ func run(fs filesys.FileSystem, dir string, ownSchema bool) (made resmap.ResMap,
 		}
 	}()
 	return krusty.MakeKustomizer(&krusty.Options{
-		Reorder: krusty.ReorderOptionNone,
+		Reorder: krusty.ReorderOptionUnspecified,
 		// Everything in the file system belongs to the repository.
 		LoadRestrictions: types.LoadRestrictionsNone,
 		PluginConfig:     types.DisabledPluginConfig(),
-	}).Run(fs, path.Join("/", dir))
+	}).Run(files, path.Join("/", dir))
 }
 
 // documents are those of a file that the build reads.

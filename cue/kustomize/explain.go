@@ -46,7 +46,8 @@ func (b *build) explain(err error) document.Problem {
 		return p
 	}
 	if m := mistyped.FindStringSubmatch(text); m != nil {
-		p.Pos, p.Field = f.at(m[2]), m[2]
+		p.Field = embedded.ReplaceAllString(m[2], "")
+		p.Pos = f.at(p.Field)
 		p.Message = fmt.Sprintf("a %s is not allowed; must be a %s", typeName(m[1]), typeName(m[3]))
 		if m[3] == "string" && (m[1] == "number" || m[1] == "bool") {
 			p.Message += "; quote it"
@@ -128,6 +129,9 @@ var (
 	config   = regexp.MustCompile("(?s)with config: `.*?`(?:: )?")
 	space    = regexp.MustCompile(`\s+`)
 )
+
+// embedded is the name of a Go type in the way to a field.
+var embedded = regexp.MustCompile(`\b[A-Z][A-Za-z]*\.`)
 
 const maxMessage = 300
 

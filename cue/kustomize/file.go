@@ -96,10 +96,13 @@ func (f *File) read() {
 	if f.Component {
 		want = "kustomize.config.k8s.io/v1alpha1"
 	}
+	if version != "" && version != want {
+		f.fault(f.root.Get("apiVersion").Pos, "apiVersion", fmt.Sprintf("%q is not allowed; must be %s; give the file another name if it is not kustomize's", version, want))
+		return
+	}
 	if kind != "" && kind != "Kustomization" && !f.Component {
 		f.fault(f.root.Get("kind").Pos, "kind", fmt.Sprintf("%q is not allowed; must be Kustomization or Component", kind))
-	} else if version != "" && version != want {
-		f.fault(f.root.Get("apiVersion").Pos, "apiVersion", fmt.Sprintf("%q is not allowed; must be %s", version, want))
+		return
 	}
 	table := fieldTable()
 	for _, field := range f.root.Fields {

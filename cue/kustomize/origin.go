@@ -112,13 +112,20 @@ func flatten(docs []*document.Node) []*document.Node {
 // suffix: the one of its kind whose name is the longest part of its own.
 func nearest(n *document.Node, docs []*document.Node) *document.Node {
 	var best *document.Node
+	length := -2
 	name := n.Get("metadata").Text("name")
 	for _, doc := range docs {
-		was := doc.Get("metadata").Text("name")
-		if doc.Text("kind") != n.Text("kind") || best != nil && (!strings.Contains(name, was) || len(was) <= len(best.Get("metadata").Text("name"))) {
+		if doc.Text("kind") != n.Text("kind") {
 			continue
 		}
-		best = doc
+		was := doc.Get("metadata").Text("name")
+		l := len(was)
+		if !strings.Contains(name, was) {
+			l = -1
+		}
+		if l > length {
+			best, length = doc, l
+		}
 	}
 	return best
 }
