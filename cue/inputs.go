@@ -28,6 +28,8 @@ type inputs struct {
 	// cueFiles of the whole tree, by folder.
 	cueFiles map[string][]revision.File
 	problems []document.Problem
+	// folders of the tree; made when it is first asked for.
+	folders map[string]bool
 }
 
 // sift sorts the files of a tree by what they are to the compiler.

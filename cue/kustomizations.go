@@ -6,24 +6,23 @@ import (
 	"maps"
 	"path"
 	"slices"
-	"strings"
 
 	"berth.dev/berth/api/revision"
 	"berth.dev/berth/cue/document"
 	"berth.dev/berth/cue/kustomize"
 )
 
-// maxKustomization is how much one kustomization reads, in bytes.
-const maxKustomization = 64 << 20
-
 // kustomizations are those below the deployed folder.
 type kustomizations struct {
 	// roots are built: those that no other one builds on.
 	roots []*walk
-	// deployed by folder.
+	// deployed by folder, and all of them in the order of their depth.
 	deployed map[string]*kustomize.File
+	all      []*kustomize.File
 	// files that some kustomization reads; they are not deployed by themselves.
 	files map[string]bool
+	// within are the kustomizations that another one builds on.
+	within map[string]bool
 }
 
 // enclosing is the kustomization whose folder a file lies in, or nil.
@@ -38,23 +37,9 @@ func (ks *kustomizations) enclosing(name string) *kustomize.File {
 	}
 }
 
-// walk follows the references of one kustomization.
-type walk struct {
-	root     *kustomize.File
-	files    map[string]revision.File
-	built    map[string]bool
-	problems []document.Problem
-}
-
-// read are the files that the kustomization reads, sorted.
-func (w *walk) read() []revision.File {
-	return slices.SortedFunc(maps.Values(w.files), func(a, b revision.File) int { return strings.Compare(a.Path, b.Path) })
-}
-
-// kustomizations finds the kustomizations and what they read.
+// kustomizations finds the kustomizations, and follows those that are built.
 func (j *job) kustomizations(ctx context.Context) (*kustomizations, error) {
-	ks := &kustomizations{deployed: map[string]*kustomize.File{}, files: map[string]bool{}}
-	var all []*kustomize.File
+	ks := &kustomizations{deployed: map[string]*kustomize.File{}, files: map[string]bool{}, within: map[string]bool{}}
 	for _, f := range j.in.deployed(j.root, func(name string) bool { return kustomize.IsFile(name) && !inCueMod(name) }) {
 		ks.files[f.Path] = true
 		k, err := j.kustomizationFile(ctx, f)
@@ -67,51 +52,78 @@ func (j *job) kustomizations(ctx context.Context) (*kustomizations, error) {
 			continue
 		}
 		ks.deployed[k.Dir()] = k
-		all = append(all, k)
+		ks.all = append(ks.all, k)
 	}
-	walks := map[string]*walk{}
-	within := map[string]bool{} // kustomizations that another one builds on
-	for _, k := range all {
-		w := &walk{root: k, files: map[string]revision.File{}, built: map[string]bool{}}
-		if err := j.follow(ctx, w, k, nil); err != nil {
-			return nil, err
+	if err := j.survey(ctx, ks); err != nil {
+		return nil, err
+	}
+	return ks, j.choose(ctx, ks)
+}
+
+// survey finds what any kustomization reads, and which ones others build on.
+func (j *job) survey(ctx context.Context, ks *kustomizations) error {
+	seen := map[string]bool{}
+	for queue := slices.Clone(ks.all); len(queue) > 0; queue = queue[1:] {
+		k := queue[0]
+		if seen[k.Path] {
+			continue
 		}
-		walks[k.Path] = w
-		for name := range w.files {
-			ks.files[name] = true
-		}
-		for name := range w.built {
-			within[name] = within[name] || name != k.Path
+		seen[k.Path] = true
+		ks.files[k.Path] = true
+		for _, r := range k.References {
+			if _, isFile := j.in.all[r.Leads]; isFile {
+				ks.files[r.Leads] = true
+				continue
+			}
+			f, ok := j.in.kustomizationIn(r.Leads)
+			if !ok || r.Target == kustomize.ToFile {
+				continue
+			}
+			ks.within[f.Path] = ks.within[f.Path] || f.Path != k.Path
+			if !seen[f.Path] {
+				next, err := j.kustomizationFile(ctx, f)
+				if err != nil {
+					return err
+				}
+				queue = append(queue, next)
+			}
 		}
 	}
-	ks.choose(j.in, all, walks, within)
-	return ks, nil
+	return nil
 }
 
 // choose finds the roots. Where kustomizations build on one another in a circle,
 // none of them is a root by itself: the first is taken, and says what is wrong.
-func (ks *kustomizations) choose(in *inputs, all []*kustomize.File, walks map[string]*walk, within map[string]bool) {
+func (j *job) choose(ctx context.Context, ks *kustomizations) error {
+	l := &limits{left: maxWalk, reported: map[document.Problem]bool{}}
 	reached := map[string]bool{}
-	take := func(k *kustomize.File) {
-		ks.roots = append(ks.roots, walks[k.Path])
-		maps.Copy(reached, walks[k.Path].built)
+	take := func(k *kustomize.File) error {
+		w := &walk{root: k, limits: l, files: map[string]revision.File{}, built: map[string]bool{}}
+		ks.roots = append(ks.roots, w)
+		err := j.follow(ctx, w, k, nil)
+		maps.Copy(reached, w.built)
+		return err
 	}
-	for _, k := range all {
-		if within[k.Path] {
-			continue
-		}
-		if k.Component {
-			in.problems = append(in.problems, document.Problem{Pos: document.Pos{Path: k.Path, Line: 1}, Warning: true,
+	for _, k := range ks.all {
+		switch {
+		case ks.within[k.Path]:
+		case k.Component:
+			j.in.problems = append(j.in.problems, document.Problem{Pos: document.Pos{Path: k.Path, Line: 1}, Warning: true,
 				Message: "no kustomization lists this Component; it is not deployed"})
-			continue
-		}
-		take(k)
-	}
-	for _, k := range all {
-		if within[k.Path] && !reached[k.Path] && !k.Component {
-			take(k)
+		default:
+			if err := take(k); err != nil {
+				return err
+			}
 		}
 	}
+	for _, k := range ks.all {
+		if ks.within[k.Path] && !reached[k.Path] && !k.Component {
+			if err := take(k); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // kustomizationFile reads a kustomization file, if it is not known.
@@ -134,78 +146,6 @@ func (j *job) kustomizationFile(ctx context.Context, f revision.File) (*kustomiz
 	return read, nil
 }
 
-// follow adds what k reads, and what those read that it builds on. above are the
-// kustomizations that lead to k.
-func (j *job) follow(ctx context.Context, w *walk, k *kustomize.File, above []*kustomize.File) error {
-	if w.built[k.Path] {
-		return nil
-	}
-	w.built[k.Path] = true
-	w.files[k.Path] = j.in.all[k.Path]
-	w.problems = append(w.problems, k.Problems...)
-	above = append(slices.Clip(above), k)
-	for _, r := range k.References {
-		f, isFile := j.in.all[r.Leads]
-		if isFile && r.Target != kustomize.ToFolder {
-			w.add(f, r)
-			continue
-		}
-		if r.Target == kustomize.ToFile || isFile {
-			w.fault(r, j.in.missing(r))
-			continue
-		}
-		if err := j.followFolder(ctx, w, r, above); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (j *job) followFolder(ctx context.Context, w *walk, r kustomize.Reference, above []*kustomize.File) error {
-	for _, k := range above {
-		if within(r.Leads, k.Dir()) {
-			w.fault(r, fmt.Sprintf("%s leads back to %s; a kustomization cannot contain itself", r.Written, k.Path))
-			return nil
-		}
-	}
-	f, ok := j.in.kustomizationIn(r.Leads)
-	if !ok {
-		w.fault(r, j.in.missing(r))
-		return nil
-	}
-	k, err := j.kustomizationFile(ctx, f)
-	if err != nil {
-		return err
-	}
-	if component := strings.HasPrefix(r.Field, "components["); component != k.Component && len(k.Problems) == 0 {
-		if component {
-			w.fault(r, fmt.Sprintf("%s is no Component; list it under resources", r.Written))
-		} else {
-			w.fault(r, fmt.Sprintf("%s is a Component; list it under components", r.Written))
-		}
-	}
-	return j.follow(ctx, w, k, above)
-}
-
-func (w *walk) fault(r kustomize.Reference, message string) {
-	w.problems = append(w.problems, document.Problem{Pos: r.Pos, Field: r.Field, Message: message})
-}
-
-// add adds a file that the kustomization reads.
-func (w *walk) add(f revision.File, r kustomize.Reference) {
-	switch {
-	case f.Kind == revision.Symlink:
-		w.fault(r, fmt.Sprintf("%s is a symbolic link, which is not followed; put the file itself there", f.Path))
-		return
-	case f.Kind == revision.Submodule:
-		w.fault(r, fmt.Sprintf("%s is a submodule, which is not fetched; put the files into this repository", f.Path))
-		return
-	case f.Size > maxFile:
-		w.fault(r, fmt.Sprintf("%s is %.1f MiB; at most %d MiB are read", f.Path, float64(f.Size)/(1<<20), maxFile>>20))
-	}
-	w.files[f.Path] = f
-}
-
 // kustomizationIn is the kustomization file of a folder.
 func (in *inputs) kustomizationIn(dir string) (revision.File, bool) {
 	for _, name := range []string{"kustomization.yaml", "kustomization.yml", "Kustomization"} {
@@ -214,28 +154,4 @@ func (in *inputs) kustomizationIn(dir string) (revision.File, bool) {
 		}
 	}
 	return revision.File{}, false
-}
-
-// missing says why a reference leads nowhere.
-func (in *inputs) missing(r kustomize.Reference) string {
-	if _, isFile := in.all[r.Leads]; isFile {
-		return fmt.Sprintf("%s is a file; must be a folder with a kustomization.yaml", r.Written)
-	}
-	for name := range in.all {
-		if !strings.HasPrefix(name, r.Leads+"/") {
-			continue
-		}
-		if r.Target == kustomize.ToFile {
-			return fmt.Sprintf("%s is a folder; must be a file", r.Written)
-		}
-		return fmt.Sprintf("the folder %s has no kustomization.yaml; add one, or list its files", r.Leads)
-	}
-	what := "file or folder"
-	switch r.Target {
-	case kustomize.ToFile:
-		what = "file"
-	case kustomize.ToFolder:
-		what = "folder"
-	}
-	return fmt.Sprintf("no %s %s at this commit; correct the path, or add it (what .berthignore lists is not there either)", what, r.Leads)
 }

@@ -18,7 +18,7 @@ func (j *job) kustomization(ctx context.Context, w *walk) (admitted, error) {
 }
 
 func (j *job) built(ctx context.Context, w *walk) (admitted, error) {
-	if len(w.problems) > 0 {
+	if w.failed {
 		return admitted{problems: w.problems}, nil
 	}
 	files := w.read()

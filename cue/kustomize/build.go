@@ -70,7 +70,7 @@ func (b *build) fill() *tree {
 		if !IsFile(name) {
 			continue
 		}
-		f := Read(name, content)
+		f := read(name, content)
 		b.files[name] = f
 		b.problems = append(b.problems, f.Problems...)
 		if len(f.Problems) > 0 {

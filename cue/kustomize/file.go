@@ -54,7 +54,7 @@ type File struct {
 	References []Reference
 	// Problems hold an error if the file cannot be built.
 	Problems []document.Problem
-	root     *document.Node
+	root     *document.Node // nil but in a build
 }
 
 // Dir is the folder of the file; "" is the root of the repository.
@@ -65,8 +65,18 @@ func (f *File) Dir() string {
 	return ""
 }
 
-// Read reads a kustomization file.
+// maxReferences bounds what one kustomization names.
+const maxReferences = 10_000
+
+// Read reads a kustomization file for what it refers to.
 func Read(name string, content []byte) *File {
+	f := read(name, content)
+	f.root = nil // it may be large, and is not needed to follow the references
+	return f
+}
+
+// read reads a kustomization file.
+func read(name string, content []byte) *File {
 	f := &File{Path: name}
 	docs, problems := document.YAML(name, content)
 	f.Problems = problems
@@ -150,6 +160,12 @@ func (f *File) referTo(pos document.Pos, field, written string, target Target) {
 	}
 	if path.IsAbs(written) {
 		f.fault(pos, field, fmt.Sprintf("%q is an absolute path; write it relative to this folder", written))
+		return
+	}
+	if len(f.References) == maxReferences {
+		if len(f.Problems) == 0 {
+			f.fault(pos, field, fmt.Sprintf("more than %d files and folders are named here; split the kustomization", maxReferences))
+		}
 		return
 	}
 	leads, inside := join(f.Dir(), written)
