@@ -60,6 +60,7 @@ type answer struct {
 type answerObject struct {
 	JSON   []byte
 	Origin manifest.Origin
+	Links  []link
 }
 
 func (c *Compiler) work(work []byte) []byte {
@@ -85,7 +86,7 @@ func pack(r admitted) answer {
 		if err != nil {
 			return answer{Fault: fmt.Sprintf("encode the object at %s: %s", m.Origin, err)}
 		}
-		a.Objects = append(a.Objects, answerObject{b, m.Origin})
+		a.Objects = append(a.Objects, answerObject{b, m.Origin, m.Links})
 	}
 	return a
 }
@@ -104,7 +105,8 @@ func unpack(b []byte) (admitted, error) {
 		if err := kjson.Unmarshal(o.JSON, &content); err != nil {
 			return admitted{}, err
 		}
-		out.objects = append(out.objects, manifest.Manifest{Object: &unstructured.Unstructured{Object: content}, Origin: o.Origin})
+		m := manifest.Manifest{Object: &unstructured.Unstructured{Object: content}, Origin: o.Origin}
+		out.objects = append(out.objects, object{Manifest: m, Links: o.Links})
 	}
 	return out, nil
 }

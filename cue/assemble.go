@@ -27,30 +27,39 @@ func assemble(problems []document.Problem, results []admitted, ks kinds, opts Op
 	for _, p := range problems {
 		set.Diagnostics = append(set.Diagnostics, diagnostic(p))
 	}
+	var objects []object
 	for _, r := range results {
 		for _, p := range r.problems {
 			set.Diagnostics = append(set.Diagnostics, diagnostic(p))
 		}
-		for _, m := range r.objects {
-			set.Manifests = append(set.Manifests, place(m, ks, opts))
+		for _, o := range r.objects {
+			objects = append(objects, place(o, ks, opts))
 		}
 	}
-	slices.SortStableFunc(set.Manifests, compareManifests)
-	set.Manifests, set.Diagnostics = unique(set.Manifests, set.Diagnostics)
-	set.Diagnostics = append(set.Diagnostics, unsupported(set.Manifests, opts.Kinds)...)
-	slices.SortStableFunc(set.Diagnostics, compareDiagnostics)
+	slices.SortStableFunc(objects, compareObjects)
+	objects, set.Diagnostics = unique(objects, set.Diagnostics)
+	set.Diagnostics = append(set.Diagnostics, unsupported(objects, opts.Kinds)...)
+	resolve(objects, ks, &set, v1alpha1.HasErrors(set.Diagnostics))
+	for _, o := range objects {
+		set.Manifests = append(set.Manifests, o.Manifest)
+	}
+	if len(objects) == 0 && len(set.Diagnostics) == 0 {
+		set.Diagnostics = append(set.Diagnostics, diagnostic(document.Problem{Warning: true, Pos: document.Pos{Path: opts.Path},
+			Message: "nothing is deployed from here: no file holds an object, a value with an apiVersion and a kind"}))
+	}
+	slices.SortStableFunc(set.Diagnostics, v1alpha1.CompareDiagnostics)
 	set.Diagnostics = slices.Compact(set.Diagnostics)
 	return set
 }
 
 // place copies an object, for the cache keeps it, and gives it its namespace.
-func place(m manifest.Manifest, ks kinds, opts Options) manifest.Manifest {
-	u := m.Object.DeepCopy()
-	k := ks[u.GroupVersionKind()]
-	if k.namespaced && u.GetNamespace() == "" && opts.TargetNamespace != "" {
-		u.SetNamespace(opts.TargetNamespace)
+func place(o object, ks kinds, opts Options) object {
+	o.Object = o.Object.DeepCopy()
+	k := ks[o.Object.GroupVersionKind()]
+	if k.namespaced && o.Object.GetNamespace() == "" && opts.TargetNamespace != "" {
+		o.Object.SetNamespace(opts.TargetNamespace)
 	}
-	return manifest.Manifest{Object: u, Origin: m.Origin}
+	return o
 }
 
 func identify(u *unstructured.Unstructured) identity {
@@ -59,9 +68,9 @@ func identify(u *unstructured.Unstructured) identity {
 
 // unique refuses the same object twice. A package in a subfolder includes the
 // files of its name above it: what both give from the same place is one object.
-func unique(ms []manifest.Manifest, ds []v1alpha1.Diagnostic) ([]manifest.Manifest, []v1alpha1.Diagnostic) {
-	var out []manifest.Manifest
-	for _, m := range ms {
+func unique(objects []object, ds []v1alpha1.Diagnostic) ([]object, []v1alpha1.Diagnostic) {
+	var out []object
+	for _, m := range objects {
 		if len(out) == 0 || identify(out[len(out)-1].Object) != identify(m.Object) {
 			out = append(out, m)
 			continue
@@ -84,12 +93,12 @@ func unique(ms []manifest.Manifest, ds []v1alpha1.Diagnostic) ([]manifest.Manife
 	return out, ds
 }
 
-func unsupported(ms []manifest.Manifest, kinds KindSet) []v1alpha1.Diagnostic {
+func unsupported(objects []object, kinds KindSet) []v1alpha1.Diagnostic {
 	if kinds == nil {
 		return nil
 	}
 	var out []v1alpha1.Diagnostic
-	for _, m := range ms {
+	for _, m := range objects {
 		if !kinds[m.Object.GroupVersionKind().GroupKind()] {
 			out = append(out, v1alpha1.Diagnostic{
 				Severity: v1alpha1.SeverityError,
@@ -102,18 +111,11 @@ func unsupported(ms []manifest.Manifest, kinds KindSet) []v1alpha1.Diagnostic {
 	return out
 }
 
-func compareManifests(a, b manifest.Manifest) int {
+func compareObjects(a, b object) int {
 	x, y := identify(a.Object), identify(b.Object)
 	return cmp.Or(
 		cmp.Compare(x.Group, y.Group), cmp.Compare(x.Kind, y.Kind),
 		cmp.Compare(x.namespace, y.namespace), cmp.Compare(x.name, y.name),
 		cmp.Compare(a.Origin.Path, b.Origin.Path), cmp.Compare(a.Origin.Line, b.Origin.Line),
-	)
-}
-
-func compareDiagnostics(a, b v1alpha1.Diagnostic) int {
-	return cmp.Or(
-		cmp.Compare(a.Path, b.Path), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column),
-		cmp.Compare(a.Object, b.Object), cmp.Compare(a.Field, b.Field), cmp.Compare(a.Message, b.Message),
 	)
 }

@@ -104,9 +104,9 @@ func parseCase(a *txtar.Archive) (memory, cue.Options) {
 	return m, opts
 }
 
-func render(t *testing.T, set manifest.Set) (objects, diagnostics string) {
+func render(t *testing.T, set manifest.Set) (objects, diagnostics, open string) {
 	t.Helper()
-	var b, d strings.Builder
+	var b, d, o strings.Builder
 	for _, m := range set.Manifests {
 		out, err := yaml.Marshal(m.Object.Object)
 		if err != nil {
@@ -120,7 +120,10 @@ func render(t *testing.T, set manifest.Set) (objects, diagnostics string) {
 	for _, diagnostic := range set.Diagnostics {
 		fmt.Fprintln(&d, diagnostic)
 	}
-	return b.String(), d.String()
+	for _, r := range set.Open {
+		fmt.Fprintln(&o, r.Missing("in this repository"))
+	}
+	return b.String(), d.String(), o.String()
 }
 
 func TestCompile(t *testing.T) {
@@ -148,13 +151,16 @@ func TestCompile(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			objects, diagnostics := render(t, set)
+			objects, diagnostics, open := render(t, set)
 			if *update {
-				write(t, name, a, objects, diagnostics)
+				write(t, name, a, objects, diagnostics, open)
 				return
 			}
+			wantOpen := ""
 			for _, f := range a.Files {
 				switch f.Name {
+				case "want/open":
+					wantOpen = string(f.Data)
 				case "want/objects.yaml":
 					if diff := cmp.Diff(string(f.Data), objects); diff != "" {
 						t.Errorf("objects (-want +got):\n%s", diff)
@@ -165,14 +171,17 @@ func TestCompile(t *testing.T) {
 					}
 				}
 			}
-			if strings.Contains(diagnostics, "hunter2") {
+			if diff := cmp.Diff(wantOpen, open); diff != "" {
+				t.Errorf("open references (-want +got):\n%s", diff)
+			}
+			if strings.Contains(diagnostics+open, "hunter2") {
 				t.Error("a Secret's value is in a message")
 			}
 		})
 	}
 }
 
-func write(t *testing.T, name string, a *txtar.Archive, objects, diagnostics string) {
+func write(t *testing.T, name string, a *txtar.Archive, objects, diagnostics, open string) {
 	t.Helper()
 	var files []txtar.File
 	for _, f := range a.Files {
@@ -183,6 +192,9 @@ func write(t *testing.T, name string, a *txtar.Archive, objects, diagnostics str
 	files = append(files,
 		txtar.File{Name: "want/objects.yaml", Data: []byte(objects)},
 		txtar.File{Name: "want/diagnostics", Data: []byte(diagnostics)})
+	if open != "" {
+		files = append(files, txtar.File{Name: "want/open", Data: []byte(open)})
+	}
 	a.Files = files
 	if err := os.WriteFile(name, txtar.Format(a), 0o644); err != nil {
 		t.Fatal(err)

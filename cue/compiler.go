@@ -67,7 +67,7 @@ func New() (*Compiler, error) {
 	}
 	plain := make(map[string][]byte, len(files))
 	for name, content := range files {
-		if name != "app.cue" {
+		if !schema.Shorthand(name) {
 			plain[name] = content
 		}
 	}
@@ -159,7 +159,7 @@ func (j *job) plain(ctx context.Context, f revision.File) (admitted, error) {
 // folder compiles a CUE package. Its own files say how far it reaches; if it
 // reads more than them, the result is kept under the key of all it reads.
 func (j *job) folder(ctx context.Context, dir string) (admitted, error) {
-	root := j.in.moduleRoot(dir, j.root)
+	root := j.in.moduleRoot(dir)
 	files := j.in.files(dir, root, 0)
 	own := key("package", dir, files)
 	e, known := j.cached(own)

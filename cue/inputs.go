@@ -27,6 +27,8 @@ type inputs struct {
 	packages []string
 	// cueFiles of the whole tree, by folder.
 	cueFiles map[string][]revision.File
+	// vendored are the files of copies of the schema, by the folder of the module.
+	vendored map[string][]revision.File
 	problems []document.Problem
 	// folders of the tree; made when it is first asked for.
 	folders map[string]bool
@@ -34,7 +36,7 @@ type inputs struct {
 
 // sift sorts the files of a tree by what they are to the compiler.
 func sift(tree revision.Tree, files []revision.File, root string) *inputs {
-	in := &inputs{tree: tree, all: make(map[string]revision.File, len(files)), cueFiles: map[string][]revision.File{}}
+	in := &inputs{tree: tree, all: make(map[string]revision.File, len(files)), cueFiles: map[string][]revision.File{}, vendored: map[string][]revision.File{}}
 	folders := map[string]bool{}
 	below := false
 	for _, f := range files {
@@ -54,6 +56,10 @@ func sift(tree revision.Tree, files []revision.File, root string) *inputs {
 				in.problems = append(in.problems, document.Problem{Pos: document.Pos{Path: f.Path},
 					Message: fmt.Sprintf("the file is %.1f MiB; at most %d MiB are read: split it, or list it in .berthignore", float64(f.Size)/(1<<20), maxFile>>20)})
 			}
+			continue
+		}
+		if module, ok := inVendored(f.Path); ok {
+			in.vendored[module] = append(in.vendored[module], f)
 			continue
 		}
 		if ext == ".cue" {

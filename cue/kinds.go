@@ -9,11 +9,15 @@ import (
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"berth.dev/berth/api/upstream"
 	"berth.dev/berth/api/v1alpha1"
 	"berth.dev/berth/cue/check"
 )
@@ -25,9 +29,10 @@ type kind struct {
 	// pod is the way to the kind's pod template; nil if it has none.
 	pod []string
 	// typed makes an empty object of the Go type.
-	typed func() any
-	// definition is the schema's; set by New.
+	typed func() runtime.Object
+	// definition is the schema's, and rules are Kubernetes' own; set by New.
 	definition *check.Type
+	rules      *upstream.Upstream
 }
 
 // kindTable lists every kind that a repository may hold.
@@ -37,37 +42,50 @@ func kindTable() []kind {
 	batch := batchv1.SchemeGroupVersion
 	template := []string{"spec", "template", "spec"}
 	return []kind{
-		{core.WithKind("Namespace"), false, nil, func() any { return &corev1.Namespace{} }, nil},
-		{core.WithKind("Pod"), true, []string{"spec"}, func() any { return &corev1.Pod{} }, nil},
-		{core.WithKind("Service"), true, nil, func() any { return &corev1.Service{} }, nil},
-		{core.WithKind("ConfigMap"), true, nil, func() any { return &corev1.ConfigMap{} }, nil},
-		{core.WithKind("Secret"), true, nil, func() any { return &corev1.Secret{} }, nil},
-		{core.WithKind("ServiceAccount"), true, nil, func() any { return &corev1.ServiceAccount{} }, nil},
-		{core.WithKind("PersistentVolumeClaim"), true, nil, func() any { return &corev1.PersistentVolumeClaim{} }, nil},
-		{apps.WithKind("Deployment"), true, template, func() any { return &appsv1.Deployment{} }, nil},
-		{apps.WithKind("ReplicaSet"), true, template, func() any { return &appsv1.ReplicaSet{} }, nil},
-		{apps.WithKind("StatefulSet"), true, template, func() any { return &appsv1.StatefulSet{} }, nil},
-		{apps.WithKind("DaemonSet"), true, template, func() any { return &appsv1.DaemonSet{} }, nil},
-		{batch.WithKind("Job"), true, template, func() any { return &batchv1.Job{} }, nil},
-		{batch.WithKind("CronJob"), true, append([]string{"spec", "jobTemplate"}, template...), func() any { return &batchv1.CronJob{} }, nil},
-		{autoscalingv2.SchemeGroupVersion.WithKind("HorizontalPodAutoscaler"), true, nil, func() any { return &autoscalingv2.HorizontalPodAutoscaler{} }, nil},
-		{policyv1.SchemeGroupVersion.WithKind("PodDisruptionBudget"), true, nil, func() any { return &policyv1.PodDisruptionBudget{} }, nil},
-		{schedulingv1.SchemeGroupVersion.WithKind("PriorityClass"), false, nil, func() any { return &schedulingv1.PriorityClass{} }, nil},
-		{networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy"), true, nil, func() any { return &networkingv1.NetworkPolicy{} }, nil},
-		{v1alpha1.GroupVersion.WithKind("Source"), false, nil, func() any { return &v1alpha1.Source{} }, nil},
+		known(core.WithKind("Namespace"), false, nil, &corev1.Namespace{}),
+		known(core.WithKind("Pod"), true, []string{"spec"}, &corev1.Pod{}),
+		known(core.WithKind("Service"), true, nil, &corev1.Service{}),
+		known(core.WithKind("ConfigMap"), true, nil, &corev1.ConfigMap{}),
+		known(core.WithKind("Secret"), true, nil, &corev1.Secret{}),
+		known(core.WithKind("ServiceAccount"), true, nil, &corev1.ServiceAccount{}),
+		known(core.WithKind("PersistentVolumeClaim"), true, nil, &corev1.PersistentVolumeClaim{}),
+		known(apps.WithKind("Deployment"), true, template, &appsv1.Deployment{}),
+		known(apps.WithKind("ReplicaSet"), true, template, &appsv1.ReplicaSet{}),
+		known(apps.WithKind("StatefulSet"), true, template, &appsv1.StatefulSet{}),
+		known(apps.WithKind("DaemonSet"), true, template, &appsv1.DaemonSet{}),
+		known(batch.WithKind("Job"), true, template, &batchv1.Job{}),
+		known(batch.WithKind("CronJob"), true, append([]string{"spec", "jobTemplate"}, template...), &batchv1.CronJob{}),
+		known(autoscalingv2.SchemeGroupVersion.WithKind("HorizontalPodAutoscaler"), true, nil, &autoscalingv2.HorizontalPodAutoscaler{}),
+		known(policyv1.SchemeGroupVersion.WithKind("PodDisruptionBudget"), true, nil, &policyv1.PodDisruptionBudget{}),
+		known(schedulingv1.SchemeGroupVersion.WithKind("PriorityClass"), false, nil, &schedulingv1.PriorityClass{}),
+		known(networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy"), true, nil, &networkingv1.NetworkPolicy{}),
+		known(core.WithKind("ReplicationController"), true, template, &corev1.ReplicationController{}),
+		known(core.WithKind("PersistentVolume"), false, nil, &corev1.PersistentVolume{}),
+		known(storagev1.SchemeGroupVersion.WithKind("StorageClass"), false, nil, &storagev1.StorageClass{}),
+		known(discoveryv1.SchemeGroupVersion.WithKind("EndpointSlice"), true, nil, &discoveryv1.EndpointSlice{}),
+		known(v1alpha1.GroupVersion.WithKind("Source"), false, nil, &v1alpha1.Source{}),
 	}
+}
+
+func known(gvk schema.GroupVersionKind, namespaced bool, pod []string, empty runtime.Object) kind {
+	return kind{GroupVersionKind: gvk, namespaced: namespaced, pod: pod, typed: empty.DeepCopyObject}
 }
 
 // kinds finds a kind by its apiVersion and name.
 type kinds map[schema.GroupVersionKind]*kind
 
 func newKinds(s *check.Schema) (kinds, error) {
+	rules, err := upstream.New()
+	if err != nil {
+		return nil, err
+	}
 	out := kinds{}
 	for _, k := range kindTable() {
 		k.definition = s.Definition("#" + k.Kind)
 		if k.definition == nil {
 			return nil, fmt.Errorf("the schema lacks #%s", k.Kind)
 		}
+		k.rules = rules
 		out[k.GroupVersionKind] = &k
 	}
 	return out, nil

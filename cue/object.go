@@ -17,9 +17,15 @@ import (
 // maxData is what a ConfigMap or a Secret may hold: Kubernetes' own limit.
 const maxData = 1 << 20
 
+// object is an object with where it leads to others.
+type object struct {
+	manifest.Manifest
+	Links []link
+}
+
 // admitted is what came of one document: objects, and what is wrong with it.
 type admitted struct {
-	objects  []manifest.Manifest
+	objects  []object
 	problems []document.Problem
 	// root is the kustomization that all of it comes from, if it is from one.
 	root string
@@ -41,39 +47,43 @@ func (ks kinds) admit(n *document.Node) admitted {
 		return ks.list(n, items)
 	}
 	var out admitted
-	object := label(n)
-	apiVersion, name := n.Text("apiVersion"), n.Text("kind")
-	if apiVersion == "" || name == "" {
-		out.problems = append(out.problems, document.Problem{Pos: n.Pos, Object: object,
+	name := label(n)
+	apiVersion, kind := n.Text("apiVersion"), n.Text("kind")
+	if apiVersion == "" || kind == "" {
+		out.problems = append(out.problems, document.Problem{Pos: n.Pos, Object: name,
 			Message: "apiVersion and kind must be non-empty strings, such as apiVersion: apps/v1 and kind: Deployment"})
 		return out
 	}
 	n, old := ks.modern(n)
-	k, why := ks.find(n.Text("apiVersion"), name)
+	k, why := ks.find(n.Text("apiVersion"), kind)
 	if k == nil {
 		pos := n.Pos
 		if v := n.Get("kind"); v.Line > 0 {
 			pos = v.Pos
 		}
-		out.problems = append(out.problems, document.Problem{Pos: pos, Object: object, Message: why})
+		out.problems = append(out.problems, document.Problem{Pos: pos, Object: name, Message: why})
 		return out
 	}
 	n, out.problems = clean(n)
 	out.problems = append(old, out.problems...)
-	hide := strings.Contains(strings.ToLower(name), "secret")
+	hide := strings.Contains(strings.ToLower(kind), "secret")
 	out.problems = append(out.problems, k.definition.Check(n, check.Options{Hide: hide})...)
 	if !out.failed() {
 		out.problems = append(out.problems, k.inspect(n)...)
 	}
 	if !out.failed() {
-		u, problems := k.decode(n, hide)
+		u, typed, problems := k.decode(n, hide)
 		out.problems = append(out.problems, problems...)
 		if !out.failed() {
-			out.objects = []manifest.Manifest{{Object: u, Origin: manifest.Origin{Path: n.Path, Line: n.Line}}}
+			m := manifest.Manifest{Object: u, Origin: manifest.Origin{Path: n.Path, Line: n.Line}}
+			out.objects = []object{{Manifest: m, Links: linksOf(n, typed)}}
+			if n.Whole() {
+				out.problems = append(out.problems, k.validate(n, typed, hide)...)
+			}
 		}
 	}
 	for i := range out.problems {
-		out.problems[i].Object = object
+		out.problems[i].Object = name
 	}
 	return out
 }
@@ -238,12 +248,12 @@ func ports(spec *document.Node, at string) []document.Problem {
 
 // decode makes the object, proves that it is one of the Go type, and finds the
 // fields that Berth does not carry out.
-func (k *kind) decode(n *document.Node, hide bool) (*unstructured.Unstructured, []document.Problem) {
+func (k *kind) decode(n *document.Node, hide bool) (*unstructured.Unstructured, runtime.Object, []document.Problem) {
 	content, _ := n.Interface().(map[string]any)
 	obj := k.typed()
 	err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(content, obj, true)
 	if err == nil {
-		return &unstructured.Unstructured{Object: content}, notCarriedOut(n, obj)
+		return &unstructured.Unstructured{Object: content}, obj, notCarriedOut(n, obj)
 	}
 	message := "cannot be read as a " + k.Kind
 	if !hide {
@@ -251,7 +261,7 @@ func (k *kind) decode(n *document.Node, hide bool) (*unstructured.Unstructured, 
 	} else if strings.Contains(err.Error(), "base64") {
 		message += ": data must be text in base64; use stringData for plain text"
 	}
-	return nil, []document.Problem{{Pos: n.Pos, Message: message}}
+	return nil, nil, []document.Problem{{Pos: n.Pos, Message: message}}
 }
 
 // notCarriedOut are the fields that Berth ignores or refuses, each at its place.

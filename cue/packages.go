@@ -26,15 +26,16 @@ const (
 	embedded
 )
 
-// moduleRoot is the nearest folder above dir with a cue.mod; the deployed folder
-// stands in where there is none.
-func (in *inputs) moduleRoot(dir, deployed string) string {
+// moduleRoot is the nearest folder above dir with a cue.mod; the repository
+// stands in where there is none, so that a folder gives the same objects
+// whichever one above it is deployed.
+func (in *inputs) moduleRoot(dir string) string {
 	for d := dir; ; d = folder(d) {
 		if _, ok := in.all[path.Join(d, "cue.mod/module.cue")]; ok {
 			return d
 		}
 		if d == "" {
-			return deployed
+			return ""
 		}
 	}
 }

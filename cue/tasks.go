@@ -33,6 +33,9 @@ func (j *job) tasks(ctx context.Context) ([]task, error) {
 	for _, dir := range j.in.packages {
 		out = append(out, func(ctx context.Context) (admitted, error) { return j.folder(ctx, dir) })
 	}
+	for _, m := range j.in.copies() {
+		out = append(out, func(ctx context.Context) (admitted, error) { return j.vendored(ctx, m) })
+	}
 	for _, w := range ks.roots {
 		out = append(out, func(ctx context.Context) (admitted, error) { return j.kustomization(ctx, w) })
 	}

@@ -31,7 +31,7 @@ func twins(results []admitted, ks kinds, opts Options) []document.Problem {
 			id := identify(placed.Object)
 			o, taken := owners[id]
 			if !taken {
-				owners[id] = owner{placed, r.root}
+				owners[id] = owner{placed.Manifest, r.root}
 				continue
 			}
 			same := o.Origin == placed.Origin && equality.Semantic.DeepEqual(o.Object.Object, placed.Object.Object)

@@ -20,14 +20,12 @@ func instead() map[schema.GroupKind]string {
 		quotas = "no quota or limit of a namespace is enforced; set requests and limits on the containers"
 	)
 	return map[schema.GroupKind]string{
-		{Kind: "ReplicationController"}: "nothing acts on it; write a Deployment in apps/v1",
-		{Kind: "PodTemplate"}:           "nothing uses it; write the template in a Deployment or a Job",
-		{Kind: "Node"}:                  "a node joins by itself; leave it out",
-		{Kind: "Event"}:                 "the cluster writes its events by itself; leave it out",
-		{Kind: "Endpoints"}:             "the cluster writes it for each Service with a selector; leave it out",
-		{Kind: "ResourceQuota"}:         quotas,
-		{Kind: "LimitRange"}:            quotas,
-		{Group: "discovery.k8s.io", Kind: "EndpointSlice"}:                                "the cluster writes it for each Service with a selector; leave it out",
+		{Kind: "PodTemplate"}:                                                             "nothing uses it; write the template in a Deployment or a Job",
+		{Kind: "Node"}:                                                                    "a node joins by itself; leave it out",
+		{Kind: "Event"}:                                                                   "the cluster writes its events by itself; leave it out",
+		{Kind: "Endpoints"}:                                                               "the cluster writes it for each Service with a selector; leave it out",
+		{Kind: "ResourceQuota"}:                                                           quotas,
+		{Kind: "LimitRange"}:                                                              quotas,
 		{Group: "apps", Kind: "ControllerRevision"}:                                       "the cluster writes it by itself; leave it out",
 		{Group: "coordination.k8s.io", Kind: "Lease"}:                                     "the cluster and its programs write their leases by themselves; leave it out",
 		{Group: "networking.k8s.io", Kind: "Ingress"}:                                     http,

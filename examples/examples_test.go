@@ -65,3 +65,22 @@ func TestExamples(t *testing.T) {
 		})
 	}
 }
+
+// BenchmarkValidateShop is berth validate of examples/shop, the reading of the
+// schema included.
+func BenchmarkValidateShop(b *testing.B) {
+	for b.Loop() {
+		compiler, err := cue.New()
+		if err != nil {
+			b.Fatal(err)
+		}
+		rev, path, err := worktree.Open(b.Context(), "shop/deploy")
+		if err != nil {
+			b.Fatal(err)
+		}
+		set, err := compiler.Compile(b.Context(), rev, cue.Options{Path: path, TargetNamespace: "default"})
+		if err != nil || len(set.Manifests) != 7 {
+			b.Fatalf("%d objects, %v", len(set.Manifests), err)
+		}
+	}
+}

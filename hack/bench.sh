@@ -8,8 +8,12 @@ one() { "$go" test -run '^$' -timeout 20m "$@" | grep -vE '^(goos|goarch|pkg|cpu
 
 say "# The way of a push: real git, real containers, one machine"
 one -bench . -benchtime 1x ./test/e2e | sed 's/\t/\n\t/g' | grep -vE '^\s*$|ns/op'
-say "# Compiling 1,000 objects, and after a change of one file"
-one -bench . -benchtime 5x ./cue
+say "# Compiling 1,000 objects and 1,000 #Apps beside plain CUE, and after a change of one file"
+one -bench 'Compile|Changed|Start' -benchtime 5x ./cue
+say "# Memory of the compiler over 1,000 commits"
+one -bench Memory -benchtime 1x ./cue
+say "# berth validate of examples/shop"
+one -bench ValidateShop -benchtime 5x ./examples
 say "# The store: writes with 32 writers, synced to disk"
 one -bench . -benchtime 2s ./engine/store
 say "# A write and a read of one of 4 clients: the store in a file, in etcd, in etcd of three members on this disk"

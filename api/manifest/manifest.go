@@ -34,4 +34,7 @@ type Set struct {
 	Manifests []Manifest
 	// Diagnostics sorted by path, line and column: all of them, not the first.
 	Diagnostics []v1alpha1.Diagnostic
+	// Open are the references to objects that the Set does not hold, in the
+	// order of their places.
+	Open []Reference
 }

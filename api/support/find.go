@@ -101,7 +101,7 @@ func (f *finder) follow(e *Entry, part, v reflect.Value, way []string, at []any)
 	case v.Kind() == reflect.Map:
 		f.keys(e, part, v, way, at)
 	case v.Kind() == reflect.Struct:
-		if field, ok := fieldOf(v, way[0]); ok {
+		if field, ok := f.table.field(v, way[0]); ok {
 			f.follow(e, part, field, way[1:], step(at, way[0]))
 		}
 	}
@@ -122,19 +122,59 @@ func (f *finder) keys(e *Entry, part, v reflect.Value, way []string, at []any) {
 // step is at and one more, in memory of its own.
 func step(at []any, next any) []any { return append(at[:len(at):len(at)], next) }
 
-// fieldOf finds a field by its JSON name.
-func fieldOf(v reflect.Value, name string) (reflect.Value, bool) {
-	for i := range v.NumField() {
-		have, inline := jsonName(v.Type().Field(i))
-		if inline {
-			if field, ok := fieldOf(v.Field(i), name); ok {
-				return field, true
+// field finds a field on the way of an entry by its JSON name.
+func (p parts) field(v reflect.Value, name string) (reflect.Value, bool) {
+	index, ok := p.ways[v.Type()][name]
+	if !ok {
+		return reflect.Value{}, false
+	}
+	return v.FieldByIndex(index), true
+}
+
+// learn notes the fields of the structs on an entry's way.
+func (p parts) learn(t reflect.Type, way []string) {
+	switch t.Kind() {
+	case reflect.Pointer:
+		p.learn(t.Elem(), way)
+	case reflect.Slice:
+		if len(way) > 0 && way[0] == "[]" {
+			way = way[1:]
+		}
+		p.learn(t.Elem(), way)
+	case reflect.Map:
+		if len(way) > 0 {
+			p.learn(t.Elem(), way[1:])
+		}
+	case reflect.Struct:
+		if p.ways[t] == nil {
+			p.ways[t] = fieldIndices(t)
+		}
+		if len(way) > 0 {
+			if index, ok := p.ways[t][way[0]]; ok {
+				p.learn(t.FieldByIndex(index).Type, way[1:])
 			}
-		} else if have == name {
-			return v.Field(i), true
 		}
 	}
-	return reflect.Value{}, false
+}
+
+// fieldIndices are the indices of a struct's fields by their JSON names, those
+// of inlined structs included.
+func fieldIndices(t reflect.Type) map[string][]int {
+	out := map[string][]int{}
+	for i := range t.NumField() {
+		name, inline := jsonName(t.Field(i))
+		if !inline {
+			out[name] = []int{i}
+			continue
+		}
+		if t.Field(i).Type.Kind() != reflect.Struct {
+			continue // a quantity's own
+		}
+		for below, index := range fieldIndices(t.Field(i).Type) {
+			out[below] = append([]int{i}, index...)
+		}
+	}
+	return out
 }
 
 // jsonName is a field's name in JSON; inline: its fields are those of the

@@ -59,9 +59,12 @@ type Finding struct {
 
 // Path is the way to the field as Kubernetes writes it, such as
 // spec.containers[0].resources.limits[ephemeral-storage].
-func (f Finding) Path() string {
+func (f Finding) Path() string { return Path(f.Steps) }
+
+// Path writes steps as Kubernetes does.
+func Path(steps []any) string {
 	var b strings.Builder
-	for _, s := range f.Steps {
+	for _, s := range steps {
 		switch s := s.(type) {
 		case int:
 			fmt.Fprintf(&b, "[%d]", s)
@@ -99,14 +102,16 @@ func (f Finding) Explanation() string {
 // Entries is the table, part by part.
 func Entries() []Entry { return table().entries }
 
-// parts is the table, and its entries by part.
+// parts is the table, its entries by part, and the fields of the structs that
+// they lead through.
 type parts struct {
 	entries []Entry
 	of      map[reflect.Type][]Entry
+	ways    map[reflect.Type]map[string][]int
 }
 
 var table = sync.OnceValue(func() parts {
-	out := parts{of: map[reflect.Type][]Entry{}}
+	out := parts{of: map[reflect.Type][]Entry{}, ways: map[reflect.Type]map[string][]int{}}
 	for _, list := range [][]Entry{podEntries(), containerEntries(), securityEntries(), volumeEntries(), serviceEntries(), otherEntries()} {
 		out.entries = append(out.entries, list...)
 	}
@@ -114,6 +119,7 @@ var table = sync.OnceValue(func() parts {
 		e := &out.entries[i]
 		e.way = strings.Split(strings.ReplaceAll(e.Field, "[", ".["), ".")
 		out.of[e.Part] = append(out.of[e.Part], *e)
+		out.learn(e.Part, e.way)
 	}
 	return out
 })

@@ -7,6 +7,7 @@ package upstream
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -95,6 +96,9 @@ func (u *Upstream) Default(obj runtime.Object) {
 
 // ValidateCreate says what is wrong with a new, defaulted object.
 func (u *Upstream) ValidateCreate(obj runtime.Object) field.ErrorList {
+	if s, ok := obj.(*v1alpha1.Source); ok {
+		return v1alpha1.Validate(s)
+	}
 	r, in, err := u.internal(obj)
 	if err != nil {
 		return field.ErrorList{field.InternalError(nil, err)}
@@ -102,12 +106,15 @@ func (u *Upstream) ValidateCreate(obj runtime.Object) field.ErrorList {
 	if r.create == nil {
 		return nil
 	}
-	return merge(r.create(in), u.scheme.Validate(context.Background(), gates(), obj))
+	return withoutHealthPort(merge(r.create(in), u.scheme.Validate(context.Background(), gates(), obj)))
 }
 
 // ValidateUpdate says what is wrong with a change of everything but the status,
 // immutable fields included.
 func (u *Upstream) ValidateUpdate(obj, old runtime.Object) field.ErrorList {
+	if s, ok := obj.(*v1alpha1.Source); ok {
+		return v1alpha1.Validate(s)
+	}
 	r, in, inOld, err := u.internals(obj, old)
 	if err != nil {
 		return field.ErrorList{field.InternalError(nil, err)}
@@ -115,7 +122,16 @@ func (u *Upstream) ValidateUpdate(obj, old runtime.Object) field.ErrorList {
 	if r.update == nil {
 		return nil
 	}
-	return merge(r.update(in, inOld), u.scheme.ValidateUpdate(context.Background(), gates(), obj, old))
+	return withoutHealthPort(merge(r.update(in, inOld), u.scheme.ValidateUpdate(context.Background(), gates(), obj, old)))
+}
+
+// withoutHealthPort leaves out that a Service with externalTrafficPolicy: Local
+// needs a healthCheckNodePort: Kubernetes fills it for an outside load balancer
+// to ask at, which Berth does not have.
+func withoutHealthPort(errs field.ErrorList) field.ErrorList {
+	return slices.DeleteFunc(errs, func(e *field.Error) bool {
+		return e.Type == field.ErrorTypeRequired && e.Field == "spec.healthCheckNodePort"
+	})
 }
 
 // ValidateStatus says what is wrong with a change of the status.

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -77,6 +78,10 @@ func validate(ctx context.Context, dir, output string, stdout, stderr io.Writer)
 	if err != nil {
 		return err
 	}
+	for _, r := range set.Open {
+		set.Diagnostics = append(set.Diagnostics, r.Missing("in this repository"))
+	}
+	slices.SortStableFunc(set.Diagnostics, v1alpha1.CompareDiagnostics)
 	failed := v1alpha1.HasErrors(set.Diagnostics)
 	if output == "json" {
 		answer := map[string]any{"valid": !failed, "objects": len(set.Manifests), "diagnostics": append([]v1alpha1.Diagnostic{}, set.Diagnostics...)}
@@ -84,9 +89,7 @@ func validate(ctx context.Context, dir, output string, stdout, stderr io.Writer)
 			return err
 		}
 	} else {
-		for _, d := range set.Diagnostics {
-			fmt.Fprintln(stderr, d)
-		}
+		newExcerpts(rev.Tree).print(ctx, stderr, set.Diagnostics)
 	}
 	switch {
 	case failed && output == "text":
@@ -149,9 +152,7 @@ func plan(ctx context.Context, r *remote, dir, source, output string, stdout, st
 	if err := r.post(ctx, "/berth/v1/plan?"+q.Encode(), &body, &answer); err != nil {
 		return err
 	}
-	for _, d := range answer.Diagnostics {
-		fmt.Fprintln(stderr, d)
-	}
+	newExcerpts(rev.Tree).print(ctx, stderr, answer.Diagnostics)
 	switch output {
 	case "json":
 		err = printJSON(stdout, answer)

@@ -130,6 +130,13 @@ func (n *Node) below(pos Pos) Pos {
 	return pos
 }
 
+// Whole reports whether every value below n is there: none is faulty.
+func (n *Node) Whole() bool {
+	return n.Kind != Faulty &&
+		!slices.ContainsFunc(n.Fields, func(f Field) bool { return !f.Value.Whole() }) &&
+		!slices.ContainsFunc(n.Items, func(item *Node) bool { return !item.Whole() })
+}
+
 // Interface returns the value as JSON has it, without fields that are null: to
 // Kubernetes, such a field is absent.
 func (n *Node) Interface() any {

@@ -13,6 +13,7 @@ import (
 	"cuelang.org/go/cue/cuecontext"
 
 	"berth.dev/berth/cue/document"
+	"berth.dev/berth/cue/schema"
 )
 
 // Package is what one evaluation reads.
@@ -43,8 +44,8 @@ type Result struct {
 	Problems []document.Problem
 }
 
-// Checker finds the faults of an object against the schema.
-type Checker func(*document.Node) []document.Problem
+// Checker finds the faults of an object.
+type Checker func(n *document.Node) []document.Problem
 
 // Evaluator holds the schema's bytes; it keeps nothing of an evaluation.
 type Evaluator struct {
@@ -53,12 +54,12 @@ type Evaluator struct {
 }
 
 // New makes an Evaluator over the files of the schema.
-func New(schema map[string][]byte) (*Evaluator, error) {
-	lenient, err := loosen(schema)
+func New(definitions map[string][]byte) (*Evaluator, error) {
+	lenient, err := loosen(definitions)
 	if err != nil {
 		return nil, err
 	}
-	return &Evaluator{schema: schema, lenient: lenient}, nil
+	return &Evaluator{schema: definitions, lenient: lenient}, nil
 }
 
 // Evaluate returns the objects of a package, or its faults. The package is
@@ -71,11 +72,8 @@ func (e *Evaluator) Evaluate(ctx context.Context, p Package, check Checker) Resu
 		return Result{Problems: []document.Problem{{Pos: document.Pos{Path: p.Dir}, Message: "evaluation took too long: " + err.Error()}}}
 	}
 	if len(strict.problems) == 0 {
-		if problems := strict.checked(check); len(problems) > 0 {
-			strict.place()
-			return Result{Objects: strict.objects, Problems: strict.checked(check)}
-		}
-		return Result{Objects: strict.objects}
+		strict.place()
+		return Result{Objects: strict.objects, Problems: strict.checked(check)}
 	}
 	loose := e.run(p, e.lenient)
 	if loose.panicked != "" && strict.panicked == "" {
@@ -124,6 +122,8 @@ type run struct {
 	places  places
 	objects []Object
 	values  []cue.Value
+	// from are the values of what was exported.
+	from map[*document.Node]cue.Value
 	// broken are the values outside of objects that hold an error.
 	broken   []cue.Value
 	problems []document.Problem
@@ -133,8 +133,8 @@ type run struct {
 	hidden map[string]bool
 }
 
-func (e *Evaluator) run(p Package, schema map[string][]byte) (r *run) {
-	r = &run{pkg: p, hidden: map[string]bool{}}
+func (e *Evaluator) run(p Package, definitions map[string][]byte) (r *run) {
+	r = &run{pkg: p, hidden: map[string]bool{}, from: map[*document.Node]cue.Value{}}
 	// The evaluator panics on some values that hold a conflict. What was found
 	// until then is kept, and the other of the two evaluations tells the fault.
 	defer func() {
@@ -144,7 +144,7 @@ func (e *Evaluator) run(p Package, schema map[string][]byte) (r *run) {
 				Message: fmt.Sprintf("the CUE evaluator failed on this folder: %v; please report it", fault)})
 		}
 	}()
-	inst, problems := loadPackage(p, schema)
+	inst, problems := loadPackage(p, definitions)
 	if problems != nil {
 		r.problems = problems
 		return r
@@ -178,11 +178,17 @@ func each(v cue.Value, visit func(string, cue.Value)) {
 	if v == (cue.Value{}) {
 		return
 	}
+	kind := v.IncompleteKind()
+	if kind != cue.BottomKind && kind&(cue.StructKind|cue.ListKind) == 0 {
+		return
+	}
 	none := true
-	if fields, err := v.Fields(); err == nil {
-		for fields.Next() {
-			none = false
-			visit(label(fields.Selector()), fields.Value())
+	if kind == cue.BottomKind || kind&cue.StructKind != 0 {
+		if fields, err := v.Fields(); err == nil {
+			for fields.Next() {
+				none = false
+				visit(label(fields.Selector()), fields.Value())
+			}
 		}
 	}
 	if !none {
@@ -203,11 +209,11 @@ func label(s cue.Selector) string {
 }
 
 func objectKind(v cue.Value) (string, bool) {
-	if v == (cue.Value{}) {
+	if k := v.IncompleteKind(); v == (cue.Value{}) || k != cue.BottomKind && k&cue.StructKind == 0 {
 		return "", false
 	}
-	apiVersion := v.LookupPath(cue.ParsePath("apiVersion"))
-	kind := v.LookupPath(cue.ParsePath("kind"))
+	apiVersion := v.LookupPath(cue.MakePath(cue.Str("apiVersion")))
+	kind := v.LookupPath(cue.MakePath(cue.Str("kind")))
 	if !apiVersion.Exists() || !kind.Exists() {
 		return "", false
 	}
@@ -223,6 +229,7 @@ func objectKind(v cue.Value) (string, bool) {
 func (r *run) export(v cue.Value, at []string) *document.Node {
 	v, _ = v.Default()
 	n := &document.Node{}
+	r.from[n] = v
 	switch v.IncompleteKind() {
 	case cue.StructKind:
 		n.Kind = document.Map
@@ -314,12 +321,12 @@ func scalar(n *document.Node, v cue.Value) error {
 
 // place fills in the places of all objects.
 func (r *run) place() {
-	for i, o := range r.objects {
+	for _, o := range r.objects {
 		at := strings.Split(o.Value, ".")
 		if o.Value == "" {
 			at = nil
 		}
-		r.places.fill(o.Node, r.values[i], at)
+		r.places.fill(o.Node, at, r.from)
 	}
 }
 
@@ -334,7 +341,7 @@ func (r *run) checked(check Checker) []document.Problem {
 // relative is the package's file as the repository names it.
 func relative(filename string) (string, bool) {
 	name, ok := strings.CutPrefix(filename, root+"/")
-	if !ok || strings.Contains(name, "cue.mod/pkg/berth.dev/schema") {
+	if !ok || strings.Contains(name, schema.Vendored+"/") {
 		return "", false
 	}
 	return name, true

@@ -1,6 +1,7 @@
 package eval
 
 import (
+	"bytes"
 	"fmt"
 	"regexp"
 	"strings"
@@ -37,6 +38,7 @@ func (r *run) faults(value cue.Value) {
 			r.problems = append(r.problems, p)
 		}
 	}
+	r.problems = alternatives(r.problems)
 }
 
 // undefined returns the errors of a value that names what does not exist. CUE
@@ -107,13 +109,39 @@ func (r *run) problem(value cue.Value, e cueerrors.Error) document.Problem {
 		message = "missing; give it a value"
 	}
 	p.Message = r.redact(message, at, value)
-	if others := r.others(e, p.Pos); strings.HasPrefix(message, "conflicting values") && len(others) > 0 {
+	others := r.others(e, p.Pos)
+	switch {
+	case len(others) == 0:
+	case strings.HasPrefix(message, "conflicting values"):
 		p.Message += "; the other is at " + strings.Join(others, " and ")
+	case invalid.MatchString(message):
+		p.Message += "; the rule is at " + strings.Join(others, " and ")
 	}
 	return p
 }
 
+// invalid is a value that a bound or a pattern refuses.
+var invalid = regexp.MustCompile(`^invalid value (.+) \((out of bound|does not )`)
+
+// literal is the place where the user wrote the value that a rule refuses.
+func (r *run) literal(e cueerrors.Error) (document.Pos, bool) {
+	format, args := e.Msg()
+	m := invalid.FindStringSubmatch(fmt.Sprintf(format, args...))
+	if m == nil {
+		return document.Pos{}, false
+	}
+	for _, pos := range cueerrors.Positions(e) {
+		if place, ok := position(pos); ok && bytes.HasPrefix(r.pkg.Files[place.Path][min(pos.Offset(), len(r.pkg.Files[place.Path])):], []byte(m[1])) {
+			return place, true
+		}
+	}
+	return document.Pos{}, false
+}
+
 func (r *run) errorPlace(value cue.Value, e cueerrors.Error) document.Pos {
+	if place, ok := r.literal(e); ok {
+		return place
+	}
 	at := e.Path()
 	for _, pos := range cueerrors.Positions(e) {
 		if place, ok := position(pos); ok {

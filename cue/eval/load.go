@@ -15,14 +15,12 @@ import (
 	"cuelang.org/go/mod/module"
 
 	"berth.dev/berth/cue/document"
+	"berth.dev/berth/cue/schema"
 )
 
 // root is where the loader believes the repository to be. Nothing can exist
 // there: the loader would mix a folder of the host into the package.
 const root = "/proc/0/berth"
-
-// language is the version of CUE that a repository without cue.mod is read as.
-const language = "v0.17.0"
 
 var errNoRegistry = errors.New("modules from a registry are not fetched: vendor the package under cue.mod/pkg, or copy it into the repository")
 
@@ -44,17 +42,17 @@ func (noRegistry) ModuleVersions(context.Context, string) ([]string, error) {
 }
 
 // instance loads the package from memory.
-func loadPackage(p Package, schema map[string][]byte) (*build.Instance, []document.Problem) {
+func loadPackage(p Package, definitions map[string][]byte) (*build.Instance, []document.Problem) {
 	moduleRoot := path.Join(root, p.ModuleRoot)
 	overlay := map[string]load.Source{}
 	for name, content := range p.Files {
 		overlay[path.Join(root, name)] = load.FromBytes(content)
 	}
 	if _, ok := p.Files[moduleFile(p)]; !ok {
-		overlay[path.Join(root, moduleFile(p))] = load.FromString(fmt.Sprintf("module: \"repository.invalid\"\nlanguage: version: %q\n", language))
+		overlay[path.Join(root, moduleFile(p))] = load.FromString(fmt.Sprintf("module: \"repository.invalid\"\nlanguage: version: %q\n", schema.Language))
 	}
-	for name, content := range schema {
-		overlay[path.Join(moduleRoot, "cue.mod/pkg/berth.dev/schema", name)] = load.FromBytes(content)
+	for name, content := range definitions {
+		overlay[path.Join(moduleRoot, schema.Vendored, name)] = load.FromBytes(content)
 	}
 	args := []string{"."}
 	if len(p.Unnamed) > 0 {
@@ -98,7 +96,7 @@ func loadProblems(p Package, err error) []document.Problem {
 		case strings.Contains(message, errNoRegistry.Error()):
 			message = "cannot import a module from outside the repository: " + errNoRegistry.Error()
 		case strings.Contains(message, "language version") || strings.Contains(message, "language.version"):
-			message += "; lower language.version in cue.mod/module.cue to " + language
+			message += "; lower language.version in cue.mod/module.cue to " + schema.Language
 		case strings.Contains(message, "cannot find package"):
 			message += "; berth.dev/schema, CUE's own packages and packages of this repository can be imported"
 		}

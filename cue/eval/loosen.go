@@ -9,18 +9,17 @@ import (
 	"cuelang.org/go/cue/format"
 	"cuelang.org/go/cue/parser"
 	"cuelang.org/go/cue/token"
-)
 
-// shorthand is the file of the schema that computes rather than constrains; it
-// stays as it is.
-const shorthand = "app.cue"
+	"berth.dev/berth/cue/schema"
+)
 
 // loosen makes a schema without constraints out of the schema: the same
 // definitions and fields, but open, nothing required, and any value for what is
-// not a struct. Only apiVersion and kind keep their values.
-func loosen(schema map[string][]byte) (map[string][]byte, error) {
+// not a struct. Only apiVersion and kind keep their values, and what computes
+// stays as it is.
+func loosen(strict map[string][]byte) (map[string][]byte, error) {
 	files := map[string]*ast.File{}
-	for name, content := range schema {
+	for name, content := range strict {
 		f, err := parser.ParseFile(name, content)
 		if err != nil {
 			return nil, fmt.Errorf("parse the schema: %w", err)
@@ -29,8 +28,8 @@ func loosen(schema map[string][]byte) (map[string][]byte, error) {
 	}
 	out := map[string][]byte{}
 	for name, f := range files {
-		if name == shorthand {
-			out[name] = schema[name]
+		if schema.Shorthand(name) {
+			out[name] = strict[name]
 			continue
 		}
 		var b strings.Builder

@@ -107,7 +107,52 @@ func (p places) exact(v cue.Value, at []string) (document.Pos, bool) {
 	if pos, ok := p.byPath[key(at)]; ok {
 		return pos, true
 	}
-	return position(v.Pos())
+	return written(v, 3)
+}
+
+// written is where the user wrote a value, or one that it was taken from over
+// at most depth references.
+func written(v cue.Value, depth int) (document.Pos, bool) {
+	if v == (cue.Value{}) {
+		return document.Pos{}, false
+	}
+	if pos, ok := position(v.Pos()); ok || depth == 0 || v.IncompleteKind()&(cue.StructKind|cue.ListKind) != 0 {
+		return pos, ok
+	}
+	op, args := parts(v)
+	if op != cue.AndOp && op != cue.SelectorOp && op != cue.NoOp {
+		return document.Pos{}, false
+	}
+	for _, arg := range append([]cue.Value{v}, args...) {
+		if from, ok := referred(arg); ok {
+			if pos, ok := written(from, depth-1); ok {
+				return pos, true
+			}
+		}
+	}
+	return document.Pos{}, false
+}
+
+// parts are what a value was unified from. The evaluator panics on some values:
+// they have no place of their own then.
+func parts(v cue.Value) (op cue.Op, args []cue.Value) {
+	defer func() {
+		if recover() != nil {
+			op, args = cue.NoOp, nil
+		}
+	}()
+	return v.Expr()
+}
+
+// referred is the value that v refers to, if it does.
+func referred(v cue.Value) (to cue.Value, ok bool) {
+	defer func() {
+		if recover() != nil {
+			ok = false
+		}
+	}()
+	to = cue.Dereference(v)
+	return to, to != v
 }
 
 // object is the place of an object.
@@ -140,26 +185,26 @@ func (p places) written(at []string) []string {
 	return at[:len(at):len(at)]
 }
 
-// fill sets the places in a Node and everything below it.
-func (p places) fill(n *document.Node, v cue.Value, at []string) {
-	n.Pos = p.value(v, at)
-	p.below(n, v, at)
+// fill sets the places in a Node and everything below it; from are the values
+// that it was made of.
+func (p places) fill(n *document.Node, at []string, from map[*document.Node]cue.Value) {
+	n.Pos = p.value(from[n], at)
+	p.below(n, at, from)
 }
 
-func (p places) below(n *document.Node, v cue.Value, at []string) {
-	children := map[string]cue.Value{}
-	each(v, func(name string, child cue.Value) { children[name] = child })
+func (p places) below(n *document.Node, at []string, from map[*document.Node]cue.Value) {
 	set := func(child *document.Node, name string) document.Pos {
 		path := append(at[:len(at):len(at)], name)
-		pos, ok := p.exact(children[name], path)
+		v := from[child]
+		pos, ok := p.exact(v, path)
 		if !ok {
 			pos = n.Pos
 		}
 		child.Pos = pos
-		if exact, ok := position(children[name].Pos()); ok && exact.Path == pos.Path && exact.Line >= pos.Line && child.Kind != document.Map {
+		if exact, ok := position(v.Pos()); ok && exact.Path == pos.Path && exact.Line >= pos.Line && child.Kind != document.Map {
 			child.Pos = exact
 		}
-		p.below(child, children[name], path)
+		p.below(child, path, from)
 		return pos
 	}
 	for i := range n.Fields {

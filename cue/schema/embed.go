@@ -10,6 +10,13 @@ import (
 // ImportPath is how a repository names this schema.
 const ImportPath = "berth.dev/schema"
 
+// Language is the version of CUE that the schema is written in, and that a
+// repository without a cue.mod is read as.
+const Language = "v0.17.0"
+
+// Vendored is where a module keeps its copy of the schema.
+const Vendored = "cue.mod/pkg/" + ImportPath
+
 //go:embed *.cue
 var files embed.FS
 
@@ -28,4 +35,9 @@ func Files() (map[string][]byte, error) {
 		out[name] = content
 	}
 	return out, nil
+}
+
+// Shorthand reports whether a file of the schema computes rather than constrains.
+func Shorthand(name string) bool {
+	return name == "program.cue" || name == "app.cue" || name == "task.cue"
 }

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"berth.dev/berth/api/client"
+	"berth.dev/berth/api/upstream"
 	"berth.dev/berth/engine/store"
 )
 
@@ -32,23 +33,14 @@ func nodePortKey(port int32, proto corev1.Protocol) string {
 func prepareService(o client.Object) {
 	s := o.(*corev1.Service)
 	s.Status = corev1.ServiceStatus{}
-	sameClusterIPs(s)
-}
-
-// sameClusterIPs lets a client name its address, or None, once.
-func sameClusterIPs(s *corev1.Service) {
-	if s.Spec.ClusterIP != "" && len(s.Spec.ClusterIPs) == 0 {
-		s.Spec.ClusterIPs = []string{s.Spec.ClusterIP}
-	} else if s.Spec.ClusterIP == "" && len(s.Spec.ClusterIPs) > 0 {
-		s.Spec.ClusterIP = s.Spec.ClusterIPs[0]
-	}
+	upstream.SameClusterIPs(s)
 }
 
 // keepClusterIP carries over the addresses and ports that a new version of the
 // Service does not name.
 func keepClusterIP(obj, old client.Object) {
 	s, o := obj.(*corev1.Service), old.(*corev1.Service)
-	sameClusterIPs(s)
+	upstream.SameClusterIPs(s)
 	if s.Spec.Type == corev1.ServiceTypeExternalName || o.Spec.Type == corev1.ServiceTypeExternalName {
 		return
 	}

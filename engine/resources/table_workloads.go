@@ -4,10 +4,10 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 
 	"berth.dev/berth/api/client"
+	"berth.dev/berth/api/upstream"
 )
 
 // workloadKinds are what makes Pods.
@@ -59,7 +59,7 @@ func workloadKinds() []*Resource {
 			newObject: newOf[batchv1.Job], newList: listOf[batchv1.JobList],
 			status:        statusAt(func(o *batchv1.Job) *batchv1.JobStatus { return &o.Status }),
 			spec:          func(o client.Object) any { return &o.(*batchv1.Job).Spec },
-			prepareCreate: selectOwnPods,
+			prepareCreate: func(o client.Object) { upstream.SelectOwnPods(o.(*batchv1.Job)) },
 			fields: func(o client.Object) fields.Set {
 				return fields.Set{"status.successful": number(o.(*batchv1.Job).Status.Succeeded)}
 			},
@@ -79,36 +79,5 @@ func workloadKinds() []*Resource {
 				return &o.Status
 			}),
 		},
-	}
-}
-
-// selectOwnPods gives a Job the selector and the labels by which it knows its
-// own Pods, unless the user chose them (JobSpec.ManualSelector).
-func selectOwnPods(o client.Object) {
-	j := o.(*batchv1.Job)
-	if j.Spec.ManualSelector != nil && *j.Spec.ManualSelector {
-		return
-	}
-	if j.Spec.Template.Labels == nil {
-		j.Spec.Template.Labels = map[string]string{}
-	}
-	own := map[string]string{
-		batchv1.JobNameLabel: j.Name, "job-name": j.Name,
-		batchv1.ControllerUidLabel: string(j.UID), "controller-uid": string(j.UID),
-	}
-	for k, v := range own {
-		// A label that the user set is left, for validation to refuse.
-		if _, set := j.Spec.Template.Labels[k]; !set {
-			j.Spec.Template.Labels[k] = v
-		}
-	}
-	if j.Spec.Selector == nil {
-		j.Spec.Selector = &metav1.LabelSelector{}
-	}
-	if j.Spec.Selector.MatchLabels == nil {
-		j.Spec.Selector.MatchLabels = map[string]string{}
-	}
-	if _, set := j.Spec.Selector.MatchLabels[batchv1.ControllerUidLabel]; !set {
-		j.Spec.Selector.MatchLabels[batchv1.ControllerUidLabel] = string(j.UID)
 	}
 }

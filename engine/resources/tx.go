@@ -90,7 +90,7 @@ func (t *Tx) create(ctx context.Context, obj, old client.Object, expect int64) e
 	if err := t.admit(ctx, obj); err != nil {
 		return err
 	}
-	if err := invalid(row, obj, t.r.validateCreate(obj)); err != nil {
+	if err := invalid(row, obj, t.r.upstream.ValidateCreate(obj)); err != nil {
 		return err
 	}
 	c := &change{row: row, result: obj}
@@ -148,7 +148,7 @@ func (t *Tx) Update(ctx context.Context, obj client.Object) error {
 	if row.spec != nil && !equality.Semantic.DeepEqual(row.spec(obj), row.spec(old)) {
 		obj.SetGeneration(old.GetGeneration() + 1)
 	}
-	if err := invalid(row, obj, t.r.validateUpdate(obj, old)); err != nil {
+	if err := invalid(row, obj, t.r.upstream.ValidateUpdate(obj, old)); err != nil {
 		return err
 	}
 	c := &change{row: row, result: obj}

@@ -3,7 +3,6 @@ package resources
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -12,7 +11,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"berth.dev/berth/api/client"
-	"berth.dev/berth/api/v1alpha1"
 	"berth.dev/berth/engine/store"
 )
 
@@ -159,29 +157,6 @@ func (r *Resources) SetNamespaceFinalizers(ctx context.Context, ns *corev1.Names
 	})
 }
 
-func (r *Resources) validateCreate(obj client.Object) field.ErrorList {
-	if s, ok := obj.(*v1alpha1.Source); ok {
-		return v1alpha1.Validate(s)
-	}
-	return withoutHealthPort(r.upstream.ValidateCreate(obj))
-}
-
-// withoutHealthPort leaves out that a Service with externalTrafficPolicy: Local
-// needs a healthCheckNodePort: Kubernetes fills it for an outside load balancer
-// to ask at, which Berth does not have.
-func withoutHealthPort(errs field.ErrorList) field.ErrorList {
-	return slices.DeleteFunc(errs, func(e *field.Error) bool {
-		return e.Type == field.ErrorTypeRequired && e.Field == "spec.healthCheckNodePort"
-	})
-}
-
-func (r *Resources) validateUpdate(obj, old client.Object) field.ErrorList {
-	if s, ok := obj.(*v1alpha1.Source); ok {
-		return v1alpha1.Validate(s)
-	}
-	return withoutHealthPort(r.upstream.ValidateUpdate(obj, old))
-}
-
 // ValidateCreate says what is wrong with an object that is not in the cluster,
 // after filling in its defaults. obj is changed.
 func (r *Resources) ValidateCreate(obj client.Object) field.ErrorList {
@@ -190,7 +165,7 @@ func (r *Resources) ValidateCreate(obj client.Object) field.ErrorList {
 		return field.ErrorList{field.InternalError(nil, err)}
 	}
 	r.begin(row, obj)
-	return r.validateCreate(obj)
+	return r.upstream.ValidateCreate(obj)
 }
 
 // ValidateUpdate says what is wrong with a change of old into obj, after
@@ -202,7 +177,7 @@ func (r *Resources) ValidateUpdate(obj, old client.Object) field.ErrorList {
 	}
 	carryOver(row, obj, old)
 	r.upstream.Default(obj)
-	return r.validateUpdate(obj, old)
+	return r.upstream.ValidateUpdate(obj, old)
 }
 
 func invalid(row *Resource, obj client.Object, errs field.ErrorList) error {

@@ -59,7 +59,7 @@ func (e *Engine) Check(ctx context.Context, src *v1alpha1.Source, rev revision.R
 	out.Diagnostics = append(out.Diagnostics, p.diagnostics...)
 	out.Waits = p.waits
 	if out.Failed() {
-		sortDiagnostics(out.Diagnostics)
+		slices.SortStableFunc(out.Diagnostics, v1alpha1.CompareDiagnostics)
 		return out, nil
 	}
 	owned, err := e.owned(ctx, src.Name)
@@ -73,8 +73,13 @@ func (e *Engine) Check(ctx context.Context, src *v1alpha1.Source, rev revision.R
 		Source: src.Name, Commit: rev.Commit, Wanted: p.wanted, Owned: owned, Prune: *src.Spec.Prune,
 	})
 	out.Diagnostics = append(out.Diagnostics, homeless(out.Plan, p.wanted)...)
+	nowhere, err := e.references(ctx, src.Name, set.Open, out.Plan)
+	if err != nil {
+		return Outcome{}, err
+	}
+	out.Diagnostics = append(out.Diagnostics, nowhere...)
 	if out.Failed() {
-		sortDiagnostics(out.Diagnostics)
+		slices.SortStableFunc(out.Diagnostics, v1alpha1.CompareDiagnostics)
 		return out, nil
 	}
 	if !allowsPrune(rev.Message) {
@@ -88,7 +93,7 @@ func (e *Engine) Check(ctx context.Context, src *v1alpha1.Source, rev revision.R
 	if out.Waits == "" {
 		err = e.stage(ctx, &out)
 	}
-	sortDiagnostics(out.Diagnostics)
+	slices.SortStableFunc(out.Diagnostics, v1alpha1.CompareDiagnostics)
 	return out, err
 }
 
@@ -113,12 +118,6 @@ func homeless(p plan.Plan, wanted []plan.Desired) []v1alpha1.Diagnostic {
 		}
 	}
 	return out
-}
-
-func sortDiagnostics(ds []v1alpha1.Diagnostic) {
-	slices.SortStableFunc(ds, func(a, b v1alpha1.Diagnostic) int {
-		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
-	})
 }
 
 // foreign says whether a Namespace would be deleted that holds what the Source

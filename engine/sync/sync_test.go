@@ -43,6 +43,7 @@ type remote struct {
 	head   string
 	commit map[string]content
 	err    error
+	open   []manifest.Reference
 }
 
 type content struct{ message, body string }
@@ -76,7 +77,7 @@ func (r *remote) Fetch(context.Context, *v1alpha1.Source) (revision.Revision, er
 func (r *remote) Compile(_ context.Context, rev revision.Revision, _ sync.CompileOptions) (manifest.Set, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var set manifest.Set
+	set := manifest.Set{Open: r.open}
 	line := 1
 	for _, doc := range strings.Split(r.commit[rev.Commit].body, "---\n") {
 		if strings.HasPrefix(doc, "error") {

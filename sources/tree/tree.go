@@ -128,8 +128,9 @@ func Ancestor(s storer.EncodedObjectStorer, old, commit plumbing.Hash) bool {
 	return false
 }
 
-// walker lists a tree below dir, what kustomizations in it name outside, and the
-// CUE files outside that packages in dir may import, if a CUE module encloses it.
+// walker lists a tree below dir, what kustomizations in it name outside, the CUE
+// files above it, and those elsewhere that packages in dir may import, if a CUE
+// module encloses it.
 type walker struct {
 	ctx    context.Context
 	store  storer.EncodedObjectStorer
@@ -191,7 +192,7 @@ func (w *walker) walk(hash plumbing.Hash, at string, ignore Ignore, depth int) e
 
 func (w *walker) entry(e object.TreeEntry, name string, ignore Ignore, depth int) error {
 	isDir := e.Mode == filemode.Dir
-	inside := w.reach.Holds(name)
+	inside := w.reach.Holds(name) || !isDir && CUEAbove(name, w.dir)
 	if !inside && !(isDir && w.reach.LeadsTo(name)) && !w.module || ignore.Match(name, isDir) {
 		return nil
 	}
@@ -227,6 +228,13 @@ func (w *walker) blob(hash plumbing.Hash, name string) ([]byte, error) {
 		return nil, &ErrIncomplete{Path: name, Hash: hash.String(), Err: err}
 	}
 	return content, nil
+}
+
+// CUEAbove reports whether a file is one of CUE in a folder above dir: a package
+// in dir includes those of its name.
+func CUEAbove(name, dir string) bool {
+	folder := path.Dir(name)
+	return path.Ext(name) == ".cue" && (folder == "." || within(folder, dir))
 }
 
 // within reports whether name is dir or below it; "" is the root.

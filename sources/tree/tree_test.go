@@ -100,6 +100,36 @@ func TestWhatAKustomizationNames(t *testing.T) {
 	}
 }
 
+// TestCUEAboveTheFolderIsListed: packages in a folder include the files above it.
+func TestCUEAboveTheFolderIsListed(t *testing.T) {
+	s := memory.NewStorage()
+	file := func(name string) object.TreeEntry {
+		return object.TreeEntry{Name: name, Mode: filemode.Regular, Hash: blob(t, s, name)}
+	}
+	folder := func(name string, entries ...object.TreeEntry) object.TreeEntry {
+		return object.TreeEntry{Name: name, Mode: filemode.Dir, Hash: store(t, s, &object.Tree{Entries: entries})}
+	}
+	root := store(t, s, &object.Tree{Entries: []object.TreeEntry{
+		file("a.cue"), file("a.yaml"),
+		folder("deploy", file("b.cue"), file("b.yaml"), folder("prod", file("c.cue"), file("c.yaml")), folder("staging", file("d.cue"))),
+	}})
+	rev, err := tree.Revision(t.Context(), tree.NewObjects(s), store(t, s, &object.Commit{TreeHash: root}), "deploy/prod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := rev.Tree.Files(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, f := range files {
+		names = append(names, f.Path)
+	}
+	if got := strings.Join(names, " "); got != "a.cue deploy/b.cue deploy/prod/c.cue deploy/prod/c.yaml" {
+		t.Errorf("listed %s", got)
+	}
+}
+
 func TestTenThousandFiles(t *testing.T) {
 	s := memory.NewStorage()
 	var folders []object.TreeEntry

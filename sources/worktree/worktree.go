@@ -126,7 +126,7 @@ func (w *worktree) list(ctx context.Context, at string, ignore tree.Ignore) erro
 }
 
 func (w *worktree) entry(ctx context.Context, e fs.DirEntry, name string, ignore tree.Ignore) error {
-	inside := w.reach.Holds(name)
+	inside := w.reach.Holds(name) || !e.IsDir() && tree.CUEAbove(name, w.dir)
 	if e.Name() == ".git" || ignore.Match(name, e.IsDir()) || !inside && !(e.IsDir() && w.reach.LeadsTo(name)) && !w.module {
 		return nil
 	}

@@ -52,6 +52,13 @@ func TestPathsAreThoseOfTheRepository(t *testing.T) {
 	if got := names(t, rev); dir != "deploy" || got != "deploy/.berthignore deploy/README.md deploy/b.yaml deploy/link.yaml" {
 		t.Errorf("in %q: %s", dir, got)
 	}
+	write(t, top, map[string]string{"above.cue": "package p", "lib/beside.cue": "package p"})
+	if rev, _, err = worktree.Open(context.Background(), filepath.Join(top, "deploy")); err != nil {
+		t.Fatal(err)
+	}
+	if got := names(t, rev); !strings.HasPrefix(got, "above.cue deploy/") || strings.Contains(got, "lib/") {
+		t.Errorf("with CUE above it: %s", got)
+	}
 	write(t, top, map[string]string{"cue.mod/module.cue": "module: \"x.org/x\""})
 	if rev, _, err = worktree.Open(context.Background(), filepath.Join(top, "deploy")); err != nil {
 		t.Fatal(err)
