@@ -15,6 +15,8 @@ type patch struct {
 	docs []*document.Node
 	// target selects what it changes; nil: what its documents name.
 	target *document.Node
+	// problems are those of a patch that cannot be read.
+	problems []document.Problem
 }
 
 // patches are the values that patches give to a resource, in its shape, the last
@@ -100,8 +102,9 @@ func (b *build) patchesOf(f *File) []patch {
 			p := patch{target: entry.Get("target")}
 			if leads, inside := join(f.Dir(), file); file != "" && inside {
 				p.docs = b.documents(leads)
+				_, p.problems = document.YAML(leads, b.in.Files[leads])
 			} else {
-				p.docs = b.inlineDocuments(f, text)
+				p.docs, p.problems = b.inlineDocuments(f, text)
 			}
 			out = append(out, p)
 		}
@@ -120,9 +123,9 @@ func (b *build) patchDocuments(f *File) []*document.Node {
 
 // inlineDocuments are those of a patch that stands in the kustomization itself.
 // The lines of a literal block are known, all else stands where the patch begins.
-func (b *build) inlineDocuments(f *File, n *document.Node) []*document.Node {
+func (b *build) inlineDocuments(f *File, n *document.Node) ([]*document.Node, []document.Problem) {
 	if n == nil || n.Kind != document.String {
-		return nil
+		return nil, nil
 	}
 	lines := strings.Split(string(b.in.Files[f.Path]), "\n")
 	block := n.Line >= 1 && n.Line <= len(lines) && strings.Contains(lines[n.Line-1], "|")
@@ -130,17 +133,21 @@ func (b *build) inlineDocuments(f *File, n *document.Node) []*document.Node {
 	if block {
 		text = strings.Repeat("\n", n.Line) + text
 	}
-	docs, _ := document.YAML(f.Path, []byte(text))
-	for _, doc := range docs {
-		replace(doc, func(pos document.Pos) document.Pos {
-			if !block {
-				return n.Pos
-			}
-			pos.Column = 0 // those of a block are not those of its file
-			return pos
-		})
+	docs, problems := document.YAML(f.Path, []byte(text))
+	place := func(pos document.Pos) document.Pos {
+		if !block {
+			return n.Pos
+		}
+		pos.Column = 0 // those of a block are not those of its file
+		return pos
 	}
-	return docs
+	for _, doc := range docs {
+		replace(doc, place)
+	}
+	for i := range problems {
+		problems[i].Pos = place(problems[i].Pos)
+	}
+	return docs, problems
 }
 
 // replace gives n and all below it other places.
