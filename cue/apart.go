@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
 
@@ -44,6 +45,12 @@ func (c *Compiler) Warm() {
 func Work(in io.Reader, out io.Writer) error {
 	c, err := New()
 	if err != nil {
+		return err
+	}
+	// What a library prints would read as the reason for which this process ends;
+	// the runtime, which knows that reason, does not write by this variable.
+	defer func(stderr *os.File) { os.Stderr = stderr }(os.Stderr)
+	if os.Stderr, err = os.OpenFile(os.DevNull, os.O_WRONLY, 0); err != nil {
 		return err
 	}
 	return worker.Serve(in, out, c.work)

@@ -61,11 +61,17 @@ func (ks kinds) unknown(gv schema.GroupVersion, name string) string {
 	}
 	sort.Strings(names)
 	supported := strings.Join(names, ", ")
-	// The kinds of operators may have the names of others, and are none of them.
-	if strings.Contains(gv.Group, ".") && !groups[gv.Group] && !strings.HasSuffix(gv.Group, ".k8s.io") {
+	to, known := versions[name]
+	ofKubernetes := strings.HasSuffix(gv.Group, ".k8s.io")
+	switch {
+	case known && (ofKubernetes || !strings.Contains(gv.Group, ".")):
+		return fmt.Sprintf("the kind %s is not in %s; use apiVersion: %s", name, gv, to)
+	case ofKubernetes && !groups[gv.Group]:
+		return fmt.Sprintf("the group %s of the kind %s is not supported; supported are %s", gv.Group, name, supported)
+	case strings.Contains(gv.Group, ".") && !groups[gv.Group]:
+		// The kinds of operators may have the names of others, and are none of them.
 		return fmt.Sprintf("the group %s of the kind %s is not supported: kinds of operators are not served; supported are %s", gv.Group, name, supported)
-	}
-	if to, known := versions[name]; known {
+	case known:
 		return fmt.Sprintf("the kind %s is not in %s; use apiVersion: %s", name, gv, to)
 	}
 	if near := check.Nearest(name, names); near != "" {
