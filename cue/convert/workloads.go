@@ -23,7 +23,7 @@ func labelsFromTemplate(e *edit) {
 		e.set(spec, "selector", object(field("matchLabels", labels)))
 		e.note("spec.selector.matchLabels from the labels of the template")
 	}
-	if metadata := e.child(e.root, "metadata"); metadata != nil && !has(metadata, "labels") {
+	if metadata := e.child(e.root, "metadata"); metadata != nil && (!has(metadata, "labels") || empty(metadata.Get("labels"))) {
 		e.take(metadata, "labels")
 		e.set(metadata, "labels", labels)
 		e.note("metadata.labels from those of the template")
@@ -122,6 +122,8 @@ func emptySelector(e *edit) {
 	e.take(spec, "selector")
 	e.note("no spec.selector, for an empty one selects no Pod there and all of them in policy/v1")
 }
+
+func empty(n *document.Node) bool { return n.Kind == document.Map && len(n.Fields) == 0 }
 
 func filled(n *document.Node, key string) bool {
 	v := n.Get(key)
