@@ -5,8 +5,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"berth.dev/berth/api/v1alpha1"
 )
 
 // otherEntries are fields of the cluster's own kinds.
@@ -25,6 +23,5 @@ func otherEntries() []Entry {
 		ignore[schedulingv1.PriorityClass]("preemptionPolicy", "no Pod is preempted").of(string(corev1.PreemptLowerPriority)),
 		ignore[coordinationv1.LeaseSpec]("strategy", noElection),
 		ignore[coordinationv1.LeaseSpec]("preferredHolder", noElection),
-		refuse[v1alpha1.SourceSpec]("credentials", "remotes that need credentials are not fetched yet; push to the built-in endpoint instead").present(),
 	}
 }

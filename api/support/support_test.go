@@ -107,7 +107,6 @@ func examples() []example {
 		{"PriorityClass.preemptionPolicy", "PreemptLowerPriority", "preemptionPolicy: PreemptLowerPriority"},
 		{"LeaseSpec.strategy", "", "strategy: OldestEmulationVersion"},
 		{"LeaseSpec.preferredHolder", "", "preferredHolder: h"},
-		{"SourceSpec.credentials", "", "credentials: {secretName: s}"},
 	}
 	for _, part := range []string{"SecurityContext", "PodSecurityContext"} {
 		out = append(out,

@@ -21,6 +21,18 @@ const (
 	AnnotationRole = "berth.dev/role"
 )
 
+// Annotations that people, or the commands of berth, write on a Source.
+const (
+	// AnnotationApprove is the full ID of a commit whose deletions beyond
+	// spec.maxPrune are approved.
+	AnnotationApprove = "berth.dev/approve"
+	// AnnotationSync asks for a look at the repository now; any change of the
+	// value does. It is a time by custom.
+	AnnotationSync = "berth.dev/sync"
+	// AnnotationSuspended says in words who suspended the Source, when and why.
+	AnnotationSuspended = "berth.dev/suspended"
+)
+
 // Values of the annotations above.
 const (
 	PruneDisabled  = "disabled"

@@ -31,8 +31,9 @@ type SourceList struct {
 
 // SourceSpec says where the desired state is and how it is carried over.
 type SourceSpec struct {
-	// URL of the repository: https://… or file://…. Empty means the built-in
-	// endpoint, /git/<name>.git.
+	// URL of the repository: https://host/path, ssh://git@host/path or
+	// git@host:path, or file:///path. Empty means the built-in endpoint,
+	// /git/<name>.git.
 	URL string `json:"url,omitempty"`
 	// Ref is what is deployed. Default: the branch "main".
 	Ref Ref `json:"ref,omitempty"`
@@ -75,12 +76,24 @@ type CompileLimits struct {
 type Ref struct {
 	Branch string `json:"branch,omitempty"`
 	Tag    string `json:"tag,omitempty"`
+	// Semver is a range of versions, such as ">=1.4 <2" or "~1.4": the tag with
+	// the highest version in it, with or without a v before it. Pre-releases
+	// count only if the range names one.
+	Semver string `json:"semver,omitempty"`
 	Commit string `json:"commit,omitempty"`
 }
 
 // Credentials names the Secret that opens a remote.
 type Credentials struct {
+	// SecretName is a Secret with username and password, or token, for https;
+	// or ssh-privatekey and known_hosts for ssh. ca.crt holds the certificates,
+	// as PEM, that an https remote is trusted by besides the machine's.
 	SecretName string `json:"secretName"`
+	// SecretNamespace is where the Secret is. Default: spec.targetNamespace.
+	SecretNamespace string `json:"secretNamespace,omitempty"`
+	// InsecureIgnoreHostKey takes any host for the ssh remote, without known_hosts.
+	// Whoever is on the way there can then read and change what is deployed.
+	InsecureIgnoreHostKey bool `json:"insecureIgnoreHostKey,omitempty"`
 }
 
 // SourceStatus is what Berth found and did.
@@ -95,6 +108,8 @@ type SourceStatus struct {
 	// Objects counts what the Source owns, by kind. The objects themselves
 	// carry the label berth.dev/source and the annotation berth.dev/origin.
 	Objects map[string]int32 `json:"objects,omitempty"`
+	// History of the commits that were applied, the newest first: the last 20.
+	History []AppliedCommit `json:"history,omitempty"`
 	// Conditions: Fetched, Compiled, Applied, Healthy, Ready.
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 	// Timeline of the last change, one entry per stage that was reached.
@@ -111,6 +126,18 @@ type Commit struct {
 	Email   string      `json:"email,omitempty"`
 	Subject string      `json:"subject,omitempty"`
 	Time    metav1.Time `json:"time,omitempty"`
+}
+
+// AppliedCommit is a commit that was the desired state of the cluster, or is.
+type AppliedCommit struct {
+	Commit `json:",inline"`
+	// Applied is when it was applied first, and Healthy when it became healthy.
+	Applied metav1.Time  `json:"applied"`
+	Healthy *metav1.Time `json:"healthy,omitempty"`
+	// Changes says what applying it did, in a few words.
+	Changes string `json:"changes,omitempty"`
+	// Failed says why it did not become healthy in time.
+	Failed string `json:"failed,omitempty"`
 }
 
 // Stage is one step of a commit's way into the cluster.

@@ -3,6 +3,7 @@ package v1alpha1
 import (
 	"net/url"
 	"path"
+	"regexp"
 	"strings"
 	"time"
 
@@ -22,14 +23,17 @@ func Validate(s *Source) field.ErrorList {
 	}
 	spec := field.NewPath("spec")
 	errs = append(errs, validateURL(s.Spec.URL, spec.Child("url"))...)
-	if n := len(nonEmpty(s.Spec.Ref.Branch, s.Spec.Ref.Tag, s.Spec.Ref.Commit)); n > 1 {
-		errs = append(errs, field.Invalid(spec.Child("ref"), s.Spec.Ref, "name one of branch, tag and commit"))
+	if n := len(nonEmpty(s.Spec.Ref.Branch, s.Spec.Ref.Tag, s.Spec.Ref.Semver, s.Spec.Ref.Commit)); n > 1 {
+		errs = append(errs, field.Invalid(spec.Child("ref"), s.Spec.Ref, "name one of branch, tag, semver and commit"))
+	}
+	if s.Spec.Ref.Semver != "" && s.Spec.URL == "" {
+		errs = append(errs, field.Forbidden(spec.Child("ref", "semver"), "versions are looked for in the tags of a remote; name its url, or name a branch"))
 	}
 	if p := s.Spec.Path; p != "" && (path.IsAbs(p) || path.Clean(p) != strings.TrimSuffix(p, "/") || strings.HasPrefix(path.Clean(p), "..")) {
 		errs = append(errs, field.Invalid(spec.Child("path"), p, "must be a folder inside the repository, such as deploy/production"))
 	}
-	if s.Spec.Credentials != nil {
-		errs = append(errs, field.Forbidden(spec.Child("credentials"), "remotes that need credentials are not fetched yet; push to the built-in endpoint instead"))
+	if c := s.Spec.Credentials; c != nil {
+		errs = append(errs, validateCredentials(c, s.Spec.URL, spec.Child("credentials"))...)
 	}
 	if i := s.Spec.Interval; i != nil && i.Duration < minInterval {
 		errs = append(errs, field.Invalid(spec.Child("interval"), i.Duration.String(), "must be 1s or longer"))
@@ -67,22 +71,59 @@ func validateLimits(c *CompileLimits, at *field.Path) field.ErrorList {
 	return errs
 }
 
+func validateCredentials(c *Credentials, raw string, at *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	for _, msg := range validation.IsDNS1123Subdomain(c.SecretName) {
+		errs = append(errs, field.Invalid(at.Child("secretName"), c.SecretName, msg))
+	}
+	if c.SecretNamespace != "" {
+		for _, msg := range validation.IsDNS1123Label(c.SecretNamespace) {
+			errs = append(errs, field.Invalid(at.Child("secretNamespace"), c.SecretNamespace, msg))
+		}
+	}
+	u, err := ParseURL(raw)
+	if raw == "" || err == nil && u.Scheme == "file" {
+		errs = append(errs, field.Forbidden(at, "only https and ssh remotes take credentials"))
+	}
+	if c.InsecureIgnoreHostKey && err == nil && u.Scheme != "ssh" {
+		errs = append(errs, field.Forbidden(at.Child("insecureIgnoreHostKey"), "only ssh remotes have host keys"))
+	}
+	return errs
+}
+
+// scpLike is how git writes an ssh remote without a scheme: user@host:path.
+var scpLike = regexp.MustCompile(`^([A-Za-z0-9._-]+)@([A-Za-z0-9.-]+):([^/].*|/.*)$`)
+
+// ParseURL reads the URL of a repository. user@host:path is an ssh URL.
+func ParseURL(raw string) (*url.URL, error) {
+	if m := scpLike.FindStringSubmatch(raw); m != nil {
+		return &url.URL{Scheme: "ssh", User: url.User(m[1]), Host: m[2], Path: "/" + strings.TrimPrefix(m[3], "/")}, nil
+	}
+	return url.Parse(raw)
+}
+
 func validateURL(raw string, at *field.Path) field.ErrorList {
 	if raw == "" {
 		return nil
 	}
-	u, err := url.Parse(raw)
+	u, err := ParseURL(raw)
 	if err != nil {
 		return field.ErrorList{field.Invalid(at, "", "is not a URL")}
 	}
-	if u.User != nil {
-		return field.ErrorList{field.Invalid(at, u.Redacted(), "must not hold a user or password; remotes that need credentials are not fetched yet")}
+	_, password := u.User.Password()
+	if password || u.User != nil && u.Scheme != "ssh" {
+		return field.ErrorList{field.Invalid(at, u.Redacted(), "must not hold a user or password; put them into a Secret and name it in spec.credentials")}
 	}
 	switch u.Scheme {
-	case "https", "http", "file":
+	case "https", "http", "ssh":
+		if u.Host == "" {
+			return field.ErrorList{field.Invalid(at, u.Redacted(), "names no host")}
+		}
+		return nil
+	case "file":
 		return nil
 	}
-	return field.ErrorList{field.NotSupported(at, u.Scheme, []string{"https", "http", "file"})}
+	return field.ErrorList{field.NotSupported(at, u.Scheme, []string{"https", "ssh", "http", "file"})}
 }
 
 func nonEmpty(values ...string) []string {

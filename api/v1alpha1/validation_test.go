@@ -13,16 +13,31 @@ func TestValidate(t *testing.T) {
 		change func(*Source)
 		want   string // a part of the error; empty: valid
 	}{
-		"defaults":            {func(*Source) {}, ""},
-		"remote":              {func(s *Source) { s.Spec.URL = "https://git.example.org/x.git" }, ""},
-		"name":                {func(s *Source) { s.Name = "My_Shop" }, "metadata.name"},
-		"scheme":              {func(s *Source) { s.Spec.URL = "ext::sh" }, "spec.url"},
-		"password in URL":     {func(s *Source) { s.Spec.URL = "https://a:hunter2@example.org/x" }, "must not hold a user or password"},
-		"credentials":         {func(s *Source) { s.Spec.Credentials = &Credentials{SecretName: "x"} }, "spec.credentials"},
-		"two refs":            {func(s *Source) { s.Spec.Ref = Ref{Branch: "a", Tag: "b"} }, "spec.ref"},
-		"path leaves":         {func(s *Source) { s.Spec.Path = "../x" }, "spec.path"},
-		"too often":           {func(s *Source) { s.Spec.Interval = &metav1.Duration{Duration: time.Millisecond} }, "spec.interval"},
-		"folder with a slash": {func(s *Source) { s.Spec.Path = "deploy/" }, ""},
+		"defaults":          {func(*Source) {}, ""},
+		"remote":            {func(s *Source) { s.Spec.URL = "https://git.example.org/x.git" }, ""},
+		"name":              {func(s *Source) { s.Name = "My_Shop" }, "metadata.name"},
+		"scheme":            {func(s *Source) { s.Spec.URL = "ext::sh" }, "spec.url"},
+		"password in URL":   {func(s *Source) { s.Spec.URL = "https://a:hunter2@example.org/x" }, "must not hold a user or password"},
+		"ssh remote":        {func(s *Source) { s.Spec.URL = "ssh://git@git.example.org/x.git" }, ""},
+		"ssh as git has it": {func(s *Source) { s.Spec.URL = "git@git.example.org:team/x.git" }, ""},
+		"password for ssh":  {func(s *Source) { s.Spec.URL = "ssh://git:hunter2@example.org/x" }, "must not hold a user or password"},
+		"no host":           {func(s *Source) { s.Spec.URL = "https:///x" }, "names no host"},
+		"with credentials": {func(s *Source) {
+			s.Spec.URL, s.Spec.Credentials = "https://example.org/x", &Credentials{SecretName: "x", SecretNamespace: "keys"}
+		}, ""},
+		"malformed secret name": {func(s *Source) {
+			s.Spec.URL, s.Spec.Credentials = "https://example.org/x", &Credentials{SecretName: "X_"}
+		}, "spec.credentials.secretName"},
+		"host keys of https": {func(s *Source) {
+			s.Spec.URL, s.Spec.Credentials = "https://example.org/x", &Credentials{SecretName: "x", InsecureIgnoreHostKey: true}
+		}, "only ssh remotes have host keys"},
+		"versions of a remote":   {func(s *Source) { s.Spec.URL, s.Spec.Ref = "https://example.org/x", Ref{Semver: "~1"} }, ""},
+		"versions of our own":    {func(s *Source) { s.Spec.Ref = Ref{Semver: "~1"} }, "spec.ref.semver"},
+		"credentials of our own": {func(s *Source) { s.Spec.Credentials = &Credentials{SecretName: "x"} }, "spec.credentials"},
+		"two refs":               {func(s *Source) { s.Spec.Ref = Ref{Branch: "a", Tag: "b"} }, "spec.ref"},
+		"path leaves":            {func(s *Source) { s.Spec.Path = "../x" }, "spec.path"},
+		"too often":              {func(s *Source) { s.Spec.Interval = &metav1.Duration{Duration: time.Millisecond} }, "spec.interval"},
+		"folder with a slash":    {func(s *Source) { s.Spec.Path = "deploy/" }, ""},
 	} {
 		s := &Source{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}
 		SetDefaults(s)

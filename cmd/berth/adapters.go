@@ -149,7 +149,7 @@ func (g *pushGate) Check(ctx context.Context, p receive.Push, out io.Writer) err
 	}
 	io.WriteString(out, result.Plan.Text())
 	if deployed && result.Held != "" {
-		fmt.Fprintf(out, "held: the push %s; to go ahead, commit with the trailer \"%s: true\"\n", result.Held, v1alpha1.TrailerAllowPrune)
+		fmt.Fprintf(out, "held: the push %s; to go ahead: berth approve %s, or a commit with the trailer \"%s: true\"\n", result.Held, src.Name, v1alpha1.TrailerAllowPrune)
 	}
 	if !deployed {
 		fmt.Fprintf(out, "branch %s is not deployed (Source %s deploys %s): this is what it would change\n", branch, src.Name, src.Spec.Ref.Branch)

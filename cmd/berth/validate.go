@@ -227,12 +227,14 @@ func (r *remote) call(ctx context.Context, method, path string, body io.Reader, 
 	if r.Token != "" {
 		q.Header.Set("Authorization", "Bearer "+r.Token)
 	}
-	q.Header.Set("Content-Type", "application/octet-stream")
+	if q.Header.Get("Content-Type") == "" {
+		q.Header.Set("Content-Type", "application/octet-stream")
+	}
 	response, err := r.Client.Do(q)
 	if err != nil {
 		return nil, client.Unreachable(err)
 	}
-	if response.StatusCode == http.StatusOK {
+	if response.StatusCode == http.StatusOK || response.StatusCode == http.StatusCreated {
 		return response, nil
 	}
 	defer response.Body.Close()

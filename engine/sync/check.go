@@ -82,7 +82,7 @@ func (e *Engine) Check(ctx context.Context, src *v1alpha1.Source, rev revision.R
 		slices.SortStableFunc(out.Diagnostics, v1alpha1.CompareDiagnostics)
 		return out, nil
 	}
-	if !allowsPrune(rev.Message) {
+	if !allowsPrune(rev.Message) && (rev.Commit == "" || src.Annotations[v1alpha1.AnnotationApprove] != rev.Commit) {
 		out.Held = out.Plan.Gate(*src.Spec.MaxPrune)
 		if out.Held == "" {
 			if out.Held, err = e.foreign(ctx, src.Name, out.Plan); err != nil {

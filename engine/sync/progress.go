@@ -89,6 +89,7 @@ func (r *runner) look(ctx context.Context, src *v1alpha1.Source) {
 		if r.watching && p.health.State == health.Healthy {
 			r.watching = false
 			r.status.Healthy = r.status.Applied.DeepCopy()
+			r.outcome("", now)
 		}
 		r.report(src, p, now)
 	}
@@ -131,6 +132,7 @@ func (r *runner) report(src *v1alpha1.Source, p progress, now time.Time) {
 		status, reason = metav1.ConditionFalse, v1alpha1.ReasonProgressing
 		if timeout := src.Spec.HealthTimeout.Duration; r.watching && now.Sub(r.appliedAt) > timeout {
 			reason = v1alpha1.ReasonTimeout
+			r.outcome(fmt.Sprintf("not healthy after %s: %s: %s", timeout, p.object, p.health.Reason), now)
 		}
 	case health.Degraded:
 		status, reason = metav1.ConditionFalse, v1alpha1.ReasonDegraded
@@ -149,7 +151,7 @@ func (r *runner) report(src *v1alpha1.Source, p progress, now time.Time) {
 // that is not as it should be is the reason.
 func (r *runner) conclude(src *v1alpha1.Source) {
 	if src.Spec.Suspend {
-		r.condition(src, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonSuspended, "suspended: set spec.suspend to false to go on")
+		r.condition(src, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonSuspended, suspended(src))
 		return
 	}
 	for _, kind := range []string{v1alpha1.ConditionFetched, v1alpha1.ConditionCompiled, v1alpha1.ConditionApplied, v1alpha1.ConditionHealthy} {
@@ -167,6 +169,15 @@ func (r *runner) conclude(src *v1alpha1.Source) {
 	if r.status.Applied != nil {
 		r.condition(src, v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonSucceeded, "")
 	}
+}
+
+// suspended says by whom and why, if that is known, and how to go on.
+func suspended(src *v1alpha1.Source) string {
+	message := "suspended"
+	if why := src.Annotations[v1alpha1.AnnotationSuspended]; why != "" {
+		message += " " + why
+	}
+	return message + "; to go on: berth resume " + src.Name
 }
 
 // assess looks at every workload of a Source. expected are the versions that

@@ -309,7 +309,7 @@ func (r *runner) refused(src *v1alpha1.Source, out Outcome) {
 }
 
 func (r *runner) held(ctx context.Context, src *v1alpha1.Source, out Outcome) {
-	message := out.Held + "; to go ahead, commit with the trailer \"" + v1alpha1.TrailerAllowPrune + ": true\""
+	message := out.Held + "; to go ahead: berth approve " + src.Name + ", or a commit with the trailer \"" + v1alpha1.TrailerAllowPrune + ": true\""
 	r.condition(src, v1alpha1.ConditionApplied, metav1.ConditionFalse, v1alpha1.ReasonPruneHeld, message)
 	r.engine.events.Warning(ctx, sourceKind(), src, v1alpha1.ReasonPruneHeld, "%s", message)
 }
@@ -321,6 +321,7 @@ func (r *runner) done(ctx context.Context, src *v1alpha1.Source, rev revision.Re
 	r.status.Applied = commitOf(rev)
 	r.status.Objects = out.Objects
 	r.condition(src, v1alpha1.ConditionApplied, metav1.ConditionTrue, v1alpha1.ReasonSucceeded, out.Plan.Summary())
+	r.record(rev, out.Plan.Summary(), now)
 	r.watching, r.appliedAt = true, now
 	r.expected = versions(out.Plan)
 	r.engine.Log.Info("applied", "source", r.name, "commit", short(rev.Commit), "plan", out.Plan.Summary())

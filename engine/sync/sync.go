@@ -136,9 +136,15 @@ func (e *Engine) sourceChanged(old, now *v1alpha1.Source) {
 		return
 	}
 	r := e.runner(now.Name)
-	if old == nil || old.Generation != now.Generation {
+	if old == nil || old.Generation != now.Generation || asked(old) != asked(now) {
 		r.wake()
 	}
+}
+
+// asked are the annotations with which people ask for a pass.
+func asked(s *v1alpha1.Source) [3]string {
+	a := s.Annotations
+	return [3]string{a[v1alpha1.AnnotationApprove], a[v1alpha1.AnnotationSync], a[v1alpha1.AnnotationSuspended]}
 }
 
 func (e *Engine) runner(name string) *runner {

@@ -6,8 +6,10 @@ import (
 	"sort"
 	"strings"
 
+	"github.com/Masterminds/semver/v3"
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
+	"github.com/go-git/go-git/v5/plumbing/transport"
 	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
 
 	"berth.dev/berth/api/v1alpha1"
@@ -34,6 +36,9 @@ func (e *ErrRefNotFound) Error() string {
 type ErrUnreachable struct{ Err error }
 
 func (e *ErrUnreachable) Error() string {
+	if errors.Is(e.Err, transport.ErrAuthenticationRequired) || errors.Is(e.Err, transport.ErrAuthorizationFailed) {
+		return "the remote wants credentials, or refuses those that it was given; look at the Secret that spec.credentials names"
+	}
 	if answer := refusal(e.Err); answer != nil && strings.TrimSpace(answer.Reason) != "" {
 		reason := strings.Join(strings.Fields(answer.Reason), " ")
 		if len(reason) > 300 {
@@ -94,6 +99,8 @@ func resolve(a *advert, ref v1alpha1.Ref) (plumbing.Hash, error) {
 			return plumbing.ZeroHash, fmt.Errorf("ref.commit %q is no full commit hash; it has 40 hexadecimal digits", ref.Commit)
 		}
 		return plumbing.NewHash(ref.Commit), nil
+	case ref.Semver != "":
+		return highest(a, ref.Semver)
 	case ref.Tag != "":
 		name, words = "refs/tags/"+ref.Tag, "tag "+ref.Tag
 	case ref.Branch != "":
@@ -102,6 +109,36 @@ func resolve(a *advert, ref v1alpha1.Ref) (plumbing.Hash, error) {
 	hash, ok := a.hashes[name]
 	if !ok {
 		return plumbing.ZeroHash, &ErrRefNotFound{Ref: words, Branches: a.branches()}
+	}
+	return hash, nil
+}
+
+// highest finds the tag with the highest version in a range.
+func highest(a *advert, within string) (plumbing.Hash, error) {
+	constraint, err := semver.NewConstraint(within)
+	if err != nil {
+		return plumbing.ZeroHash, fmt.Errorf("ref.semver %q is no range of versions; it must be like >=1.4 <2 or ~1.4", within)
+	}
+	var found *semver.Version
+	var hash plumbing.Hash
+	versions := 0
+	for name, h := range a.hashes {
+		tag, ok := strings.CutPrefix(name, "refs/tags/")
+		if !ok || strings.HasSuffix(tag, "^{}") {
+			continue
+		}
+		v, err := semver.NewVersion(tag)
+		if err != nil {
+			continue
+		}
+		versions++
+		// Of 1.2.0 and v1.2.0, which are the same, the order of names decides.
+		if constraint.Check(v) && (found == nil || v.GreaterThan(found) || v.Equal(found) && v.Original() > found.Original()) {
+			found, hash = v, h
+		}
+	}
+	if found == nil {
+		return plumbing.ZeroHash, fmt.Errorf("no tag is a version within %s; %d tags are versions", within, versions)
 	}
 	return hash, nil
 }

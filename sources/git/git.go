@@ -34,9 +34,9 @@ type Options struct {
 	AllowLocal bool
 	// AllowFile permits file:// URLs.
 	AllowFile bool
-	// Credentials returns the user and password or token for a Source; nil
-	// means that no remote needs any.
-	Credentials func(context.Context, *v1alpha1.Source) (user, password string, err error)
+	// Credentials returns what opens the remote of a Source; nil means that no
+	// remote needs any.
+	Credentials func(context.Context, *v1alpha1.Source) (Credentials, error)
 	// MaxSize bounds what one fetch downloads, in bytes. Default 1 GiB.
 	MaxSize int64
 }
@@ -48,6 +48,8 @@ type Fetcher struct {
 	client transport.Transport
 	mu     sync.Mutex
 	clones map[string]*clone
+	// private are the clients that trust certificates of their own, by those.
+	private map[[sha256.Size]byte]transport.Transport
 }
 
 // New makes a Fetcher over opts.Dir.
@@ -58,7 +60,8 @@ func New(opts Options) *Fetcher {
 	if opts.MaxSize == 0 {
 		opts.MaxSize = 1 << 30
 	}
-	return &Fetcher{opts: opts, client: githttp.NewClient(httpClient(opts.AllowLocal)), clones: map[string]*clone{}}
+	return &Fetcher{opts: opts, client: githttp.NewClient(httpClient(opts.AllowLocal)), clones: map[string]*clone{},
+		private: map[[sha256.Size]byte]transport.Transport{}}
 }
 
 // Fetch returns the commit that the Source's ref names now. When nothing has

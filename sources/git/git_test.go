@@ -266,8 +266,13 @@ func TestAddressesThatAreRefused(t *testing.T) {
 			t.Errorf("%s: %v", url, err)
 		}
 	}
-	for _, url := range []string{"ext::sh -c id", "ssh://git@example.org/x.git", "git@example.org:x.git", "http://example.org/x.git", "git://example.org/x", ""} {
+	for _, url := range []string{"ext::sh -c id", "http://example.org/x.git", "git://example.org/x", ""} {
 		if _, err := f.Fetch(context.Background(), source(url)); err == nil || !strings.Contains(err.Error(), "https") {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+	for _, url := range []string{"ssh://git@example.org/x.git", "git@example.org:x.git"} {
+		if _, err := f.Fetch(context.Background(), source(url)); err == nil || !strings.Contains(err.Error(), "fetch ssh://git@example.org/x.git: an ssh remote needs a key") {
 			t.Errorf("%s: %v", url, err)
 		}
 	}

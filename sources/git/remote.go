@@ -1,19 +1,17 @@
 package git
 
 import (
-	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
-	neturl "net/url"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing/transport"
-	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
 
 	"berth.dev/berth/api/v1alpha1"
 )
@@ -28,9 +26,9 @@ type url struct {
 // remote checks a URL. The same sentence answers every address that is not
 // allowed, so that it tells nothing of what is there.
 func (f *Fetcher) remote(raw string) (*url, error) {
-	u, err := neturl.Parse(raw)
+	u, err := v1alpha1.ParseURL(raw)
 	if err != nil || u.Scheme == "" {
-		return nil, fmt.Errorf("not a URL that Berth fetches; use https://host/path")
+		return nil, fmt.Errorf("not a URL that Berth fetches; use https://host/path or ssh://git@host/path")
 	}
 	switch u.Scheme {
 	case "https":
@@ -47,14 +45,16 @@ func (f *Fetcher) remote(raw string) (*url, error) {
 		}
 		return &url{file: filepath.Clean(u.Path)}, nil
 	case "ssh":
-		return nil, fmt.Errorf("ssh is not supported yet; use https")
+		if u.User.Username() == "" {
+			return nil, fmt.Errorf("the URL names no user; most hosts want git, as in ssh://git@host/path")
+		}
 	default:
-		return nil, fmt.Errorf("the scheme %s is not supported; use https", u.Scheme)
+		return nil, fmt.Errorf("the scheme %s is not supported; use https or ssh", u.Scheme)
 	}
 	if u.Host == "" {
 		return nil, fmt.Errorf("the URL names no host; use https://host/path")
 	}
-	endpoint, err := transport.NewEndpoint(raw)
+	endpoint, err := transport.NewEndpoint(u.String())
 	if err != nil {
 		return nil, fmt.Errorf("not a URL that Berth fetches; use https://host/path")
 	}
@@ -65,23 +65,11 @@ var errNotAllowed = fmt.Errorf("this address is not allowed as a source; an admi
 
 // display is a URL without what may be a password.
 func display(raw string) string {
-	u, err := neturl.Parse(raw)
+	u, err := v1alpha1.ParseURL(raw)
 	if err != nil {
 		return "the remote"
 	}
 	return u.Redacted()
-}
-
-func (f *Fetcher) session(ctx context.Context, src *v1alpha1.Source, remote *url) (transport.UploadPackSession, error) {
-	var auth transport.AuthMethod
-	if src.Spec.Credentials != nil && f.opts.Credentials != nil {
-		user, password, err := f.opts.Credentials(ctx, src)
-		if err != nil {
-			return nil, fmt.Errorf("get the credentials: %w", err)
-		}
-		auth = &githttp.BasicAuth{Username: user, Password: password}
-	}
-	return f.client.NewUploadPackSession(remote.endpoint, auth)
 }
 
 // httpClient refuses local addresses when it dials, whatever name or redirect
@@ -100,6 +88,7 @@ func httpClient(allowLocal bool) *http.Client {
 	return &http.Client{
 		Transport: &http.Transport{
 			Proxy:                 http.ProxyFromEnvironment,
+			TLSClientConfig:       &tls.Config{MinVersion: tls.VersionTLS12},
 			DialContext:           dialer.DialContext,
 			ForceAttemptHTTP2:     true,
 			TLSHandshakeTimeout:   20 * time.Second,

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+
+	"berth.dev/berth/api/client"
+	"berth.dev/berth/api/v1alpha1"
+	"berth.dev/berth/sources/git"
+)
+
+const (
+	// tokenUser stands in where a Secret has a token and no username: the
+	// forges take any name then.
+	tokenUser = "x-access-token"
+	// keyKnownHosts is where Kubernetes has no name of its own.
+	keyKnownHosts = "known_hosts"
+	keyToken      = "token"
+	keyCA         = "ca.crt"
+)
+
+// remoteCredentials reads what opens the remote of a Source out of its Secret, anew
+// for each fetch: a changed Secret counts from the next one.
+func remoteCredentials(c client.Client) func(context.Context, *v1alpha1.Source) (git.Credentials, error) {
+	return func(ctx context.Context, src *v1alpha1.Source) (git.Credentials, error) {
+		ref := src.Spec.Credentials
+		key := types.NamespacedName{Namespace: cmp.Or(ref.SecretNamespace, src.Spec.TargetNamespace), Name: ref.SecretName}
+		var s corev1.Secret
+		if err := c.Get(ctx, key, &s); apierrors.IsNotFound(err) {
+			return git.Credentials{}, fmt.Errorf("the Secret %s is not there; create it with username and password, with token, or with ssh-privatekey and known_hosts", key)
+		} else if err != nil {
+			return git.Credentials{}, err
+		}
+		out := git.Credentials{
+			Username: string(s.Data[corev1.BasicAuthUsernameKey]), Password: string(s.Data[corev1.BasicAuthPasswordKey]),
+			CA: s.Data[keyCA], Key: s.Data[corev1.SSHAuthPrivateKey], KnownHosts: s.Data[keyKnownHosts],
+			InsecureIgnoreHostKey: ref.InsecureIgnoreHostKey,
+		}
+		if token := s.Data[keyToken]; len(token) > 0 {
+			out.Username, out.Password = cmp.Or(out.Username, tokenUser), string(token)
+		}
+		if len(out.Key) > 0 {
+			out.Passphrase = s.Data[corev1.BasicAuthPasswordKey]
+		}
+		if out.Password == "" && len(out.Key) == 0 && len(out.CA) == 0 {
+			return git.Credentials{}, fmt.Errorf("the Secret %s has none of password, token, ssh-privatekey and ca.crt", key)
+		}
+		return out, nil
+	}
+}

@@ -1,0 +1,217 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/duration"
+
+	"berth.dev/berth/api/v1alpha1"
+)
+
+// updateAttempts is how often a Source that was changed in between is read anew.
+const updateAttempts = 5
+
+// onSource makes a command that does something to one Source.
+func onSource(use, short, long, example string, do func(context.Context, *remote, *v1alpha1.Source, io.Writer) error) *cobra.Command {
+	var c connection
+	cmd := &cobra.Command{
+		Use: use + " SOURCE", Short: short, Long: long, Example: example, Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := c.open()
+			if err != nil {
+				return err
+			}
+			var s v1alpha1.Source
+			if err := r.Get(cmd.Context(), types.NamespacedName{Name: args[0]}, &s); err != nil {
+				return err
+			}
+			return do(cmd.Context(), r, &s, cmd.OutOrStdout())
+		},
+	}
+	c.register(cmd.Flags())
+	return cmd
+}
+
+// change updates a Source until nobody was faster.
+func change(ctx context.Context, r *remote, s *v1alpha1.Source, edit func(*v1alpha1.Source)) error {
+	for range updateAttempts {
+		edit(s)
+		err := r.Update(ctx, s)
+		if !apierrors.IsConflict(err) {
+			return err
+		}
+		if err := r.Get(ctx, types.NamespacedName{Name: s.Name}, s); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("the Source %s keeps changing; try again", s.Name)
+}
+
+func annotate(s *v1alpha1.Source, key, value string) {
+	if s.Annotations == nil {
+		s.Annotations = map[string]string{}
+	}
+	s.Annotations[key] = value
+}
+
+func syncCommand() *cobra.Command {
+	return onSource("sync", "Look at a Source's repository now, without waiting for the next poll", "",
+		`  berth sync shop
+  berth sync shop && berth status shop --watch`,
+		func(ctx context.Context, r *remote, s *v1alpha1.Source, out io.Writer) error {
+			if s.Spec.Suspend {
+				return fmt.Errorf("the Source %s is suspended; berth resume %s first", s.Name, s.Name)
+			}
+			err := change(ctx, r, s, func(s *v1alpha1.Source) {
+				annotate(s, v1alpha1.AnnotationSync, time.Now().UTC().Format(time.RFC3339Nano))
+			})
+			if err == nil {
+				fmt.Fprintf(out, "asked; follow it with: berth status %s --watch\n", s.Name)
+			}
+			return err
+		})
+}
+
+func suspendCommand() *cobra.Command {
+	var reason string
+	cmd := onSource("suspend", "Stop fetching and applying; what runs goes on", "",
+		`  berth suspend shop --reason "the sale is on, no changes until Monday"
+  berth resume shop`,
+		func(ctx context.Context, r *remote, s *v1alpha1.Source, out io.Writer) error {
+			if s.Spec.Suspend {
+				fmt.Fprintf(out, "suspended already %s\n", s.Annotations[v1alpha1.AnnotationSuspended])
+				return nil
+			}
+			who, err := r.whoami(ctx)
+			if err != nil {
+				return err
+			}
+			words := fmt.Sprintf("by %s since %s", who, time.Now().UTC().Format("2006-01-02 15:04 MST"))
+			if reason != "" {
+				words += ": " + reason
+			}
+			err = change(ctx, r, s, func(s *v1alpha1.Source) {
+				s.Spec.Suspend = true
+				annotate(s, v1alpha1.AnnotationSuspended, words)
+			})
+			if err == nil {
+				fmt.Fprintf(out, "suspended; to go on: berth resume %s\n", s.Name)
+			}
+			return err
+		})
+	cmd.Flags().StringVar(&reason, "reason", "", "why, for those who ask")
+	return cmd
+}
+
+func resumeCommand() *cobra.Command {
+	return onSource("resume", "Go on with a Source that was suspended", "", `  berth resume shop`,
+		func(ctx context.Context, r *remote, s *v1alpha1.Source, out io.Writer) error {
+			if !s.Spec.Suspend {
+				fmt.Fprintln(out, "it is not suspended")
+				return nil
+			}
+			err := change(ctx, r, s, func(s *v1alpha1.Source) {
+				s.Spec.Suspend = false
+				delete(s.Annotations, v1alpha1.AnnotationSuspended)
+			})
+			if err == nil {
+				fmt.Fprintf(out, "resumed; follow it with: berth status %s --watch\n", s.Name)
+			}
+			return err
+		})
+}
+
+func approveCommand() *cobra.Command {
+	var commit string
+	cmd := onSource("approve", "Let a commit go ahead whose deletions are held",
+		`Let a commit go ahead that deletes more than spec.maxPrune of its Source allows,
+everything, or a Namespace with what others keep in it. The approval is for the
+one commit: another one that deletes as much waits again.`,
+		`  berth status shop          says what would be deleted
+  berth approve shop
+  berth approve shop --commit 4f2a91c07b`,
+		func(ctx context.Context, r *remote, s *v1alpha1.Source, out io.Writer) error {
+			if s.Status.Observed == nil {
+				return fmt.Errorf("the Source %s has no commit yet", s.Name)
+			}
+			id := s.Status.Observed.ID
+			if !strings.HasPrefix(id, commit) {
+				return fmt.Errorf("the newest commit of %s is %s, not %s; look at it again before you approve", s.Name, shortID(id), commit)
+			}
+			held := meta.FindStatusCondition(s.Status.Conditions, v1alpha1.ConditionApplied)
+			if held == nil || held.Reason != v1alpha1.ReasonPruneHeld {
+				fmt.Fprintf(out, "commit %s is not held; nothing was changed\n", shortID(id))
+				return nil
+			}
+			err := change(ctx, r, s, func(s *v1alpha1.Source) { annotate(s, v1alpha1.AnnotationApprove, id) })
+			if err == nil {
+				fmt.Fprintf(out, "approved %s, which %s\n", shortID(id), strings.SplitN(held.Message, ";", 2)[0])
+			}
+			return err
+		})
+	cmd.Flags().StringVar(&commit, "commit", "", "approve only if this is the newest commit")
+	return cmd
+}
+
+func historyCommand() *cobra.Command {
+	var output string
+	cmd := onSource("history", "Show the commits that were applied", "", `  berth history shop
+  berth history shop -o json`,
+		func(_ context.Context, _ *remote, s *v1alpha1.Source, out io.Writer) error {
+			if output == "json" {
+				return printJSON(out, append([]v1alpha1.AppliedCommit{}, s.Status.History...))
+			}
+			return printHistory(out, s, time.Now())
+		})
+	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	return cmd
+}
+
+func printHistory(out io.Writer, s *v1alpha1.Source, now time.Time) error {
+	if len(s.Status.History) == 0 {
+		fmt.Fprintln(out, "nothing was applied yet")
+		return nil
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(w, "COMMIT\tAPPLIED\tHEALTHY\tCHANGES\tSUBJECT\tAUTHOR")
+	for i, h := range s.Status.History {
+		healthy := "not seen" // a newer commit came first
+		switch {
+		case h.Healthy != nil:
+			healthy = "after " + duration.HumanDuration(h.Healthy.Sub(h.Applied.Time))
+		case h.Failed != "":
+			healthy = "no: " + h.Failed
+		case i == 0:
+			healthy = "not yet"
+		}
+		fmt.Fprintf(w, "%s\t%s ago\t%s\t%s\t%s\t%s\n", shortID(h.ID), duration.HumanDuration(now.Sub(h.Applied.Time)), healthy, h.Changes, h.Subject, h.Author)
+	}
+	return w.Flush()
+}
+
+// whoami is the name that the server knows the caller by.
+func (r *remote) whoami(ctx context.Context) (string, error) {
+	response, err := r.call(ctx, http.MethodPost, "/apis/authentication.k8s.io/v1/selfsubjectreviews",
+		strings.NewReader(`{"apiVersion":"authentication.k8s.io/v1","kind":"SelfSubjectReview"}`), http.Header{"Content-Type": {"application/json"}})
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	var review authenticationv1.SelfSubjectReview
+	if err := json.NewDecoder(response.Body).Decode(&review); err != nil {
+		return "", fmt.Errorf("ask who one is: %w", err)
+	}
+	return review.Status.UserInfo.Username, nil
+}
