@@ -25,6 +25,7 @@ var stricterThanKubernetes = map[string]string{
 	// Validation: fields that must be given.
 	"all_kinds_missing": "required fields",
 	"missing":           "required fields",
+	"unknown_kinds":     "required fields",
 	"nulls":             "null is no item, and no value of a required field",
 	"nulls_json":        "null is no item",
 

@@ -68,6 +68,12 @@ func compileOne(t testing.TB, c *cue.Compiler, name string, content []byte) mani
 	return set
 }
 
+// converted are the cases whose documents are not decoded as they are: those in
+// versions that Kubernetes no longer has, and the parts of kustomizations.
+func converted(name string) bool {
+	return strings.HasPrefix(name, "old_versions") || strings.HasPrefix(name, "kustomize") || strings.HasPrefix(name, "helm")
+}
+
 // TestAgreesWithKubernetes holds every document of the corpus, and every file as
 // a whole, against Kubernetes' strict decoding.
 func TestAgreesWithKubernetes(t *testing.T) {
@@ -90,6 +96,9 @@ func TestAgreesWithKubernetes(t *testing.T) {
 		compared++
 	}
 	for _, f := range corpus(t, ".yaml", ".yml", ".json") {
+		if converted(f.of) {
+			continue
+		}
 		docs, _ := documents(f.name, f.content)
 		for i, doc := range docs {
 			if !empty(f.name, doc) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
 
@@ -15,15 +16,14 @@ import (
 
 	"berth.dev/berth/api/manifest"
 	"berth.dev/berth/cue/document"
-	"berth.dev/berth/cue/eval"
 	"berth.dev/berth/cue/worker"
 )
 
 // DefaultLimits are those of the evaluation of one folder.
 func DefaultLimits() worker.Limits { return worker.Limits{Memory: 1 << 30, Timeout: 30 * time.Second} }
 
-// NewApart makes a Compiler that evaluates CUE in the processes of a pool, whose
-// command calls Work. An evaluation cannot be ended otherwise, and gives back
+// NewApart makes a Compiler that evaluates CUE and builds kustomizations in the processes of
+// a pool, whose command calls Work. An evaluation cannot be ended otherwise, and gives back
 // its memory only when its process ends.
 func NewApart(pool *worker.Pool) (*Compiler, error) {
 	c, err := New()
@@ -47,6 +47,12 @@ func Work(in io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	// What a library prints would read as the reason for which this process ends;
+	// the runtime, which knows that reason, does not write by this variable.
+	defer func(stderr *os.File) { os.Stderr = stderr }(os.Stderr)
+	if os.Stderr, err = os.OpenFile(os.DevNull, os.O_WRONLY, 0); err != nil {
+		return err
+	}
 	return worker.Serve(in, out, c.work)
 }
 
@@ -64,13 +70,13 @@ type answerObject struct {
 	Links  []link
 }
 
-func (c *Compiler) work(request []byte) []byte {
+func (c *Compiler) work(work []byte) []byte {
 	var a answer
-	var pkg eval.Package
-	if err := gob.NewDecoder(bytes.NewReader(request)).Decode(&pkg); err != nil {
+	var r request
+	if err := gob.NewDecoder(bytes.NewReader(work)).Decode(&r); err != nil {
 		a.Fault = "read the request: " + err.Error()
 	} else {
-		a = pack(c.evaluate(context.Background(), pkg))
+		a = pack(c.perform(context.Background(), r))
 	}
 	var b bytes.Buffer
 	if err := gob.NewEncoder(&b).Encode(a); err != nil {
@@ -124,40 +130,40 @@ const (
 	passing
 )
 
-// evaluateApart compiles one CUE package in a process of its own. The error is
-// not the user's.
-func (c *Compiler) evaluateApart(ctx context.Context, pkg eval.Package, l worker.Limits) (admitted, outcome, error) {
-	var request bytes.Buffer
-	if err := gob.NewEncoder(&request).Encode(pkg); err != nil {
+// performApart does a piece of work in a process of its own. The error is not the
+// user's.
+func (c *Compiler) performApart(ctx context.Context, r request, l worker.Limits) (admitted, outcome, error) {
+	var work bytes.Buffer
+	if err := gob.NewEncoder(&work).Encode(r); err != nil {
 		return admitted{}, passing, err
 	}
 	c.needed.Store(true)
-	b, err := c.apart.Do(ctx, request.Bytes(), l)
+	b, err := c.apart.Do(ctx, work.Bytes(), l)
 	if err == nil {
 		result, err := unpack(b)
 		return result, final, err
 	}
-	message, how := overran(err, l)
+	message, how := overran(err, r, l)
 	if message == "" {
 		return admitted{}, passing, err
 	}
-	return admitted{problems: []document.Problem{{Pos: document.Pos{Path: pkg.Dir}, Message: message}}}, how, nil
+	return admitted{problems: []document.Problem{{Pos: document.Pos{Path: r.path()}, Message: message}}}, how, nil
 }
 
-// overran says what an evaluation that ended its process did; empty when it was
-// not to blame.
-func overran(err error, l worker.Limits) (string, outcome) {
-	const look = "look for a comprehension, a disjunction or a definition that multiplies"
+// overran says what work that ended its process did; empty when it was not to
+// blame.
+func overran(err error, r request, l worker.Limits) (string, outcome) {
+	what, look := r.what()
 	var died *worker.DiedError
 	switch {
 	case errors.Is(err, worker.ErrTimeout):
-		return fmt.Sprintf("the evaluation of this folder took longer than %s and was ended: %s, or set spec.compile.timeout of the Source", l.Timeout, look), limited
+		return fmt.Sprintf("%s took longer than %s and was ended: %s, or set spec.compile.timeout of the Source", what, l.Timeout, look), limited
 	case errors.Is(err, worker.ErrMemory):
-		return fmt.Sprintf("the evaluation of this folder used more than %d MiB of memory and was ended: %s, or set spec.compile.memory of the Source", l.Memory>>20, look), limited
+		return fmt.Sprintf("%s used more than %d MiB of memory and was ended: %s, or set spec.compile.memory of the Source", what, l.Memory>>20, look), limited
 	case errors.As(err, &died) && strings.Contains(died.Reason, "stack exceeds"):
-		return "the evaluation of this folder goes deeper and deeper without end: look for a definition that refers to itself", final
+		return what + " goes deeper and deeper without end: look for a definition that refers to itself", final
 	case errors.As(err, &died):
-		return fmt.Sprintf("the process that evaluates this folder has ended (%s); it is tried again, and if it happens again: %s", died.Reason, look), passing
+		return fmt.Sprintf("%s has ended its process (%s); it is tried again, and if it happens again: %s", what, died.Reason, look), passing
 	}
 	return "", passing
 }

@@ -23,6 +23,7 @@ type identity struct {
 // assemble joins the results of all files and folders into one Set.
 func assemble(problems []document.Problem, results []admitted, ks kinds, opts Options) manifest.Set {
 	var set manifest.Set
+	problems = append(twins(results, ks, opts), problems...)
 	for _, p := range problems {
 		set.Diagnostics = append(set.Diagnostics, diagnostic(p))
 	}

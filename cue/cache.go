@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"berth.dev/berth/api/revision"
+	"berth.dev/berth/cue/kustomize"
 )
 
 // cache keeps what came of a file or a folder by its content. An entry lives as
@@ -21,8 +22,10 @@ type entry struct {
 	result admitted
 	// reach says that the key is of the folder alone and that the result is
 	// found under the key of all that the package reads.
-	reach   reach
-	sources int
+	reach reach
+	// kustomization is what a kustomization file refers to.
+	kustomization *kustomize.File
+	sources       int
 }
 
 func newCache() *cache {

@@ -212,7 +212,7 @@ func TestFieldManifests(t *testing.T) {
 		for _, d := range set.Diagnostics {
 			probe := strings.Contains(d.Message, "gRPC probes are not made")
 			probes = probes || probe
-			if d.Severity == v1alpha1.SeverityError && !probe && !strings.Contains(d.Message, "use apiVersion: autoscaling/v2") {
+			if d.Severity == v1alpha1.SeverityError && !probe {
 				t.Errorf("%s: %s", filepath.Base(name), d)
 			}
 		}

@@ -95,8 +95,11 @@ func (c *Compiler) Compile(ctx context.Context, rev revision.Revision, opts Opti
 	}
 	in := sift(rev.Tree, files, root)
 	j := &job{compiler: c, in: in, root: root, limits: cmp.Or(opts.Limits, DefaultLimits()), keys: map[string]bool{}}
-	modules := in.copies()
-	results := make([]admitted, len(in.plain)+len(in.packages)+len(modules))
+	tasks, err := j.tasks(ctx)
+	if err != nil {
+		return manifest.Set{}, fmt.Errorf("compile: %w", err)
+	}
+	results := make([]admitted, len(tasks))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(max(1, runtime.GOMAXPROCS(0)))
 	for i := range results {
@@ -105,13 +108,7 @@ func (c *Compiler) Compile(ctx context.Context, rev revision.Revision, opts Opti
 				return err
 			}
 			var err error
-			if n := i - len(in.plain); n < 0 {
-				results[i], err = j.plain(ctx, in.plain[i])
-			} else if n < len(in.packages) {
-				results[i], err = j.folder(ctx, in.packages[n])
-			} else {
-				results[i], err = j.vendored(ctx, modules[n-len(in.packages)])
-			}
+			results[i], err = tasks[i](ctx)
 			return err
 		})
 	}
@@ -208,30 +205,7 @@ func (j *job) evaluate(ctx context.Context, full, dir, root string, contents map
 		return admitted{problems: []document.Problem{*problem}}, nil
 	}
 	pkg.Unnamed = unnamed
-	c := j.compiler
-	if c.apart == nil {
-		result := c.evaluate(ctx, pkg)
-		if err := ctx.Err(); err != nil {
-			return admitted{}, err
-		}
-		c.cache.put(full, entry{result: result})
-		return result, nil
-	}
-	underLimits := full + "\x00" + j.limits.String()
-	if e, ok := j.cached(underLimits); ok {
-		return e.result, nil
-	}
-	result, how, err := c.evaluateApart(ctx, pkg, j.limits)
-	if err != nil {
-		return admitted{}, err
-	}
-	switch how {
-	case final:
-		c.cache.put(full, entry{result: result})
-	case limited:
-		c.cache.put(underLimits, entry{result: result})
-	}
-	return result, nil
+	return j.do(ctx, full, request{CUE: &pkg})
 }
 
 func diagnostic(p document.Problem) v1alpha1.Diagnostic {

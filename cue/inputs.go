@@ -30,6 +30,8 @@ type inputs struct {
 	// vendored are the files of copies of the schema, by the folder of the module.
 	vendored map[string][]revision.File
 	problems []document.Problem
+	// folders of the tree; made when it is first asked for.
+	folders map[string]bool
 }
 
 // sift sorts the files of a tree by what they are to the compiler.

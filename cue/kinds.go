@@ -100,18 +100,7 @@ func (ks kinds) find(apiVersion, name string) (*kind, string) {
 	if k := ks[gv.WithKind(name)]; k != nil {
 		return k, ""
 	}
-	var names []string
-	for gvk := range ks {
-		if gvk.Kind == name {
-			return nil, fmt.Sprintf("the kind %s is not in %s; use apiVersion: %s", name, apiVersion, gvk.GroupVersion())
-		}
-		names = append(names, gvk.Kind)
-	}
-	sort.Strings(names)
-	if near := check.Nearest(name, names); near != "" {
-		return nil, fmt.Sprintf("unknown kind %q in %s; did you mean %s? Supported are %s", name, apiVersion, near, strings.Join(names, ", "))
-	}
-	return nil, fmt.Sprintf("unknown kind %q in %s; supported are %s", name, apiVersion, strings.Join(names, ", "))
+	return nil, ks.unknown(gv, name)
 }
 
 // KindSet is what a cluster carries out.

@@ -235,10 +235,13 @@ func (k *kubernetes) compareWith(content []byte, set manifest.Set, readings []re
 	refused := failed(set)
 	var accepted []runtime.Object
 	clean := true
+	old := 0 // in a version that Kubernetes no longer has
 	for _, r := range readings {
 		switch {
 		case r.err == nil:
 			accepted = append(accepted, r.object)
+		case runtime.IsNotRegisteredError(r.err):
+			old++
 		case !r.noManifest():
 			clean = false
 		}
@@ -246,6 +249,10 @@ func (k *kubernetes) compareWith(content []byte, set manifest.Set, readings []re
 	if refused {
 		return "", clean && len(accepted) > 0
 	}
+	if old > 0 && clean && len(accepted)+old == len(set.Manifests) {
+		return "", false // each was converted, and there is nothing to hold it against
+	}
+	clean = clean && old == 0
 	if !clean && !(len(set.Manifests) == 0 && !mentions.Match(content)) {
 		return fmt.Sprintf("Berth accepts what Kubernetes refuses: %v", errorsOf(readings)), false
 	}

@@ -27,6 +27,8 @@ type object struct {
 type admitted struct {
 	objects  []object
 	problems []document.Problem
+	// root is the kustomization that all of it comes from, if it is from one.
+	root string
 }
 
 func (a *admitted) failed() bool {
@@ -51,7 +53,8 @@ func (ks kinds) admit(n *document.Node) admitted {
 		out.problems = append(out.problems, unnamed(n))
 		return out
 	}
-	k, why := ks.find(apiVersion, kind)
+	n, old := ks.modern(n)
+	k, why := ks.find(n.Text("apiVersion"), kind)
 	if k == nil {
 		pos := n.Pos
 		if v := n.Get("kind"); v.Line > 0 {
@@ -61,6 +64,7 @@ func (ks kinds) admit(n *document.Node) admitted {
 		return out
 	}
 	n, out.problems = clean(n)
+	out.problems = append(old, out.problems...)
 	k.definition.Fill(n)
 	hide := strings.Contains(strings.ToLower(kind), "secret")
 	out.problems = append(out.problems, k.definition.Check(n, check.Options{Hide: hide})...)

@@ -10,11 +10,15 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// maxQuantity is more than any quantity means; Kubernetes caps them at 2^63.
-const maxQuantity = 1e30
+// Bounds of a quantity, wider than any that means something: Kubernetes caps
+// them at 2^63, and counts in thousand-millionths.
+const (
+	minQuantity = 1e-30
+	maxQuantity = 1e30
+)
 
 // quantities finds quantities that Kubernetes' own validation would compare for
-// ever: one like 1e99999999999 is read, and has a thousand million digits.
+// ever: one like 1e99999999999 is read, and has millions of digits.
 func quantities(v reflect.Value, at *field.Path) field.ErrorList {
 	switch v.Kind() {
 	case reflect.Pointer, reflect.Interface:
@@ -48,10 +52,10 @@ func quantities(v reflect.Value, at *field.Path) field.ErrorList {
 
 func quantitiesOf(v reflect.Value, at *field.Path) field.ErrorList {
 	if q, ok := v.Interface().(resource.Quantity); ok {
-		if math.Abs(q.AsApproximateFloat64()) < maxQuantity {
+		if f := math.Abs(q.AsApproximateFloat64()); q.Sign() == 0 || f > minQuantity && f < maxQuantity {
 			return nil
 		}
-		return field.ErrorList{field.Invalid(at, "", fmt.Sprintf("must be below %.0e", maxQuantity))}
+		return field.ErrorList{field.Invalid(at, "", fmt.Sprintf("must be 0, or from %.0e to %.0e", minQuantity, maxQuantity))}
 	}
 	if !holdsQuantities(v.Type()) {
 		return nil

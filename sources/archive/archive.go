@@ -5,6 +5,7 @@ package archive
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -29,13 +30,40 @@ const (
 	last = ".end"
 )
 
-// carried reports whether the compiler reads such a file.
-func carried(name string) bool {
+// carried reports whether the compiler reads such a file: a manifest, or one whose
+// name stands in a kustomization, which may be any.
+func carried(name string, kustomizations []byte) bool {
 	switch path.Ext(name) {
 	case ".cue", ".yaml", ".yml", ".json":
 		return true
 	}
-	return path.Base(name) == ".berthignore"
+	switch base := path.Base(name); base {
+	case ".berthignore", "Kustomization":
+		return true
+	default:
+		return bytes.Contains(kustomizations, []byte(base))
+	}
+}
+
+// kustomizations are all kustomization files in one.
+func kustomizations(ctx context.Context, t revision.Tree, files []revision.File) ([]byte, error) {
+	var all []byte
+	for _, f := range files {
+		switch path.Base(f.Path) {
+		case "kustomization.yaml", "kustomization.yml", "Kustomization":
+		default:
+			continue
+		}
+		if f.Kind != revision.Regular || f.Size >= maxFile {
+			continue
+		}
+		content, err := t.Read(ctx, f.Path, maxFile)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, content...)
+	}
+	return all, nil
 }
 
 // Write writes the manifests of a revision. Symbolic links and submodules go
@@ -46,9 +74,13 @@ func Write(ctx context.Context, w io.Writer, rev revision.Revision) error {
 	if err != nil {
 		return fmt.Errorf("list the files: %w", err)
 	}
+	named, err := kustomizations(ctx, rev.Tree, files)
+	if err != nil {
+		return err
+	}
 	tw := tar.NewWriter(w)
 	for _, f := range files {
-		if f.Kind == revision.Regular && !carried(f.Path) {
+		if f.Kind == revision.Regular && !carried(f.Path, named) {
 			continue
 		}
 		h := &tar.Header{Name: f.Path, Mode: 0o644, Format: tar.FormatPAX}
@@ -109,6 +141,9 @@ func Read(r io.Reader, limit int64) (revision.Revision, error) {
 		}
 	}
 	sort.Slice(t.files, func(i, j int) bool { return t.files[i].Path < t.files[j].Path })
+	if err := t.check(); err != nil {
+		return revision.Revision{}, fmt.Errorf("read the archive: %w", err)
+	}
 	return revision.Revision{Subject: "working tree", Tree: t}, nil
 }
 
@@ -118,6 +153,20 @@ type memory struct {
 }
 
 var _ revision.Tree = (*memory)(nil)
+
+// check refuses what Write does not write.
+func (m *memory) check() error {
+	named, err := kustomizations(context.Background(), m, m.files)
+	if err != nil {
+		return err
+	}
+	for _, f := range m.files {
+		if f.Kind == revision.Regular && !carried(f.Path, named) {
+			return fmt.Errorf("%s does not belong into it", f.Path)
+		}
+	}
+	return nil
+}
 
 func (m *memory) add(h *tar.Header, r io.Reader) error {
 	name := strings.TrimSuffix(h.Name, "/")
@@ -138,7 +187,7 @@ func (m *memory) add(h *tar.Header, r io.Reader) error {
 	case tar.TypeDir:
 		f.Kind = revision.Submodule
 	case tar.TypeReg:
-		if h.Size > maxFile || !carried(name) {
+		if h.Size > maxFile {
 			return fmt.Errorf("%s does not belong into it", name)
 		}
 		var err error

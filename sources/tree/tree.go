@@ -71,7 +71,8 @@ func Revision(ctx context.Context, o *Objects, hash plumbing.Hash, dir string) (
 		return revision.Revision{}, &ErrIncomplete{Hash: hash.String(), Err: err}
 	}
 	w := &walker{ctx: ctx, store: o.store, dir: strings.Trim(path.Clean("/"+dir), "/")}
-	if err := w.walk(commit.TreeHash, "", nil, 0); err != nil {
+	w.reach = NewReach(w.dir)
+	if err := w.reach.Steps(func() (bool, error) { return w.list(commit.TreeHash) }); err != nil {
 		return revision.Revision{}, err
 	}
 	sort.Slice(w.files, func(i, j int) bool { return w.files[i].Path < w.files[j].Path })
@@ -127,14 +128,35 @@ func Ancestor(s storer.EncodedObjectStorer, old, commit plumbing.Hash) bool {
 	return false
 }
 
-// walker lists a tree below dir, the CUE files above it, and those elsewhere that
-// packages in dir may import, if a CUE module encloses it.
+// walker lists a tree below dir, what kustomizations in it name outside, the CUE
+// files above it, and those elsewhere that packages in dir may import, if a CUE
+// module encloses it.
 type walker struct {
 	ctx    context.Context
 	store  storer.EncodedObjectStorer
 	dir    string
+	reach  *Reach
 	module bool
 	files  []revision.File
+}
+
+// list lists the tree; true if a kustomization reaches further than was known.
+func (w *walker) list(hash plumbing.Hash) (grown bool, err error) {
+	w.files = nil
+	if err := w.walk(hash, "", nil, 0); err != nil || w.dir == "" {
+		return false, err
+	}
+	for _, f := range w.files {
+		if f.Kind != revision.Regular || f.Size > maxIgnore || !Kustomization(f.Path) {
+			continue
+		}
+		content, err := w.blob(plumbing.NewHash(f.Hash), f.Path)
+		if err != nil {
+			return false, err
+		}
+		grown = w.reach.Learn(f.Path, content) || grown
+	}
+	return grown, nil
 }
 
 func (w *walker) walk(hash plumbing.Hash, at string, ignore Ignore, depth int) error {
@@ -170,8 +192,8 @@ func (w *walker) walk(hash plumbing.Hash, at string, ignore Ignore, depth int) e
 
 func (w *walker) entry(e object.TreeEntry, name string, ignore Ignore, depth int) error {
 	isDir := e.Mode == filemode.Dir
-	inside := within(w.dir, name) || !isDir && CUEAbove(name, w.dir)
-	if !inside && !(isDir && within(name, w.dir)) && !w.module || ignore.Match(name, isDir) {
+	inside := w.reach.Holds(name) || !isDir && CUEAbove(name, w.dir)
+	if !inside && !(isDir && w.reach.LeadsTo(name)) && !w.module || ignore.Match(name, isDir) {
 		return nil
 	}
 	if isDir {

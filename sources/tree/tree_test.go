@@ -63,6 +63,43 @@ func TestAMissingObjectIsAnError(t *testing.T) {
 	}
 }
 
+// TestWhatAKustomizationNames is listed outside of the folder too, however far
+// one leads to another; what it does not name is not.
+func TestWhatAKustomizationNames(t *testing.T) {
+	s := memory.NewStorage()
+	folder := func(entries ...object.TreeEntry) plumbing.Hash {
+		return store(t, s, &object.Tree{Entries: entries})
+	}
+	file := func(name, content string) object.TreeEntry {
+		return object.TreeEntry{Name: name, Mode: filemode.Regular, Hash: blob(t, s, content)}
+	}
+	dir := func(name string, entries ...object.TreeEntry) object.TreeEntry {
+		return object.TreeEntry{Name: name, Mode: filemode.Dir, Hash: folder(entries...)}
+	}
+	root := folder(
+		dir("base", file("a.yaml", "a"), file("kustomization.yaml", "resources: [a.yaml, ../more]")),
+		dir("deploy", dir("prod", file("Kustomization", "resources:\n- ../../base\n- ../../../etc\n- ../near"))),
+		dir("more", file("b.yaml", "b"), file("kustomization.yml", "resources: [b.yaml, ../deploy/prod]")),
+		dir("other", file("c.yaml", "c")),
+	)
+	rev, err := tree.Revision(context.Background(), tree.NewObjects(s), store(t, s, &object.Commit{TreeHash: root}), "deploy")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := rev.Tree.Files(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, f := range files {
+		got = append(got, f.Path)
+	}
+	want := "base/a.yaml base/kustomization.yaml deploy/prod/Kustomization more/b.yaml more/kustomization.yml"
+	if strings.Join(got, " ") != want {
+		t.Errorf("got  %s\nwant %s", strings.Join(got, " "), want)
+	}
+}
+
 // TestCUEAboveTheFolderIsListed: packages in a folder include the files above it.
 func TestCUEAboveTheFolderIsListed(t *testing.T) {
 	s := memory.NewStorage()

@@ -40,8 +40,8 @@ func Open(ctx context.Context, dir string) (revision.Revision, string, error) {
 	if rel, err := filepath.Rel(top, abs); err == nil && rel != "." {
 		below = filepath.ToSlash(rel)
 	}
-	w := &worktree{top: top, dir: below}
-	if err := w.list(ctx, "", nil); err != nil {
+	w := &worktree{top: top, dir: below, reach: tree.NewReach(below)}
+	if err := w.reach.Steps(func() (bool, error) { return w.all(ctx) }); err != nil {
 		return revision.Revision{}, "", fmt.Errorf("read %s: %w", dir, err)
 	}
 	sort.Slice(w.files, func(i, j int) bool { return w.files[i].Path < w.files[j].Path })
@@ -60,9 +60,14 @@ func topLevel(dir string) string {
 	}
 }
 
+// maxKustomization is the size of the largest kustomization that is looked into
+// for what it names outside, in bytes.
+const maxKustomization = 1 << 20
+
 type worktree struct {
 	top    string
 	dir    string
+	reach  *tree.Reach
 	module bool
 	files  []revision.File
 }
@@ -71,6 +76,25 @@ var _ revision.Tree = (*worktree)(nil)
 
 func within(dir, name string) bool {
 	return dir == "" || name == dir || strings.HasPrefix(name, dir+"/")
+}
+
+// all lists the tree; true if a kustomization reaches further than was known.
+func (w *worktree) all(ctx context.Context) (grown bool, err error) {
+	w.files = nil
+	if err := w.list(ctx, "", nil); err != nil || w.dir == "" {
+		return false, err
+	}
+	for _, f := range w.files {
+		if f.Kind != revision.Regular || f.Size > maxKustomization || !tree.Kustomization(f.Path) {
+			continue
+		}
+		content, err := os.ReadFile(filepath.Join(w.top, filepath.FromSlash(f.Path)))
+		if err != nil {
+			return false, err
+		}
+		grown = w.reach.Learn(f.Path, content) || grown
+	}
+	return grown, nil
 }
 
 func (w *worktree) list(ctx context.Context, at string, ignore tree.Ignore) error {
@@ -102,8 +126,8 @@ func (w *worktree) list(ctx context.Context, at string, ignore tree.Ignore) erro
 }
 
 func (w *worktree) entry(ctx context.Context, e fs.DirEntry, name string, ignore tree.Ignore) error {
-	inside := within(w.dir, name) || !e.IsDir() && tree.CUEAbove(name, w.dir)
-	if e.Name() == ".git" || ignore.Match(name, e.IsDir()) || !inside && !(e.IsDir() && within(name, w.dir)) && !w.module {
+	inside := w.reach.Holds(name) || !e.IsDir() && tree.CUEAbove(name, w.dir)
+	if e.Name() == ".git" || ignore.Match(name, e.IsDir()) || !inside && !(e.IsDir() && w.reach.LeadsTo(name)) && !w.module {
 		return nil
 	}
 	if e.IsDir() {

@@ -95,3 +95,35 @@ func TestNoFolder(t *testing.T) {
 		t.Error("no error")
 	}
 }
+
+// TestWhatAKustomizationNames is listed also outside of the folder, and goes along
+// in an archive whatever its name.
+func TestWhatAKustomizationNames(t *testing.T) {
+	top := t.TempDir()
+	write(t, top, map[string]string{
+		".git/HEAD": "x", "other/a.yaml": "a", "base/skip/b.yaml": "b", "base/README.md": "r", ".berthignore": "skip/\n",
+		"apps/prod/kustomization.yaml": "resources: [\"../../base\"]\nconfigMapGenerator:\n- name: c\n  files: [k=../files/motd, here.conf]\n",
+		"apps/prod/here.conf":          "h", "apps/prod/other.conf": "o", "apps/files/motd": "m", "apps/files/more": "m",
+		"base/kustomization.yml": "resources:\n- ../deeper/c.yaml\n", "deeper/c.yaml": "c", "deeper/d.yaml": "d",
+	})
+	rev, _, err := worktree.Open(context.Background(), filepath.Join(top, "apps/prod"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "apps/files/motd apps/prod/here.conf apps/prod/kustomization.yaml apps/prod/other.conf base/README.md base/kustomization.yml deeper/c.yaml"
+	if got := names(t, rev); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	var b bytes.Buffer
+	if err := archive.Write(context.Background(), &b, rev); err != nil {
+		t.Fatal(err)
+	}
+	sent, err := archive.Read(&b, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want = "apps/files/motd apps/prod/here.conf apps/prod/kustomization.yaml base/kustomization.yml deeper/c.yaml"
+	if got := names(t, sent); got != want {
+		t.Errorf("archived: got  %s\nwant %s", got, want)
+	}
+}

@@ -41,7 +41,7 @@ func run(m *testing.M) (int, error) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return 0, err
 	}
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", filepath.Join(dir, "berth"), "../../cmd/berth")
+	build := exec.Command("go", "build", "-tags", "kustomize_disable_go_plugin_support", "-buildvcs=false", "-o", filepath.Join(dir, "berth"), "../../cmd/berth")
 	if out, err := build.CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("build berth: %w\n%s", err, out)
 	}
