@@ -3,8 +3,6 @@ package cue_test
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -185,43 +183,6 @@ func TestMemoryStaysFlat(t *testing.T) {
 	}
 	if after := heap(); after > before+(4<<20) {
 		t.Errorf("the heap grew from %d to %d bytes over 40 compiles", before, after)
-	}
-}
-
-// TestFieldManifests compiles manifests of well-known applications, if they
-// stand beside the project.
-func TestFieldManifests(t *testing.T) {
-	names, _ := filepath.Glob("../../shared/manifests/*.yaml")
-	if len(names) == 0 {
-		t.Skip("no manifests beside the project")
-	}
-	c, err := cue.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range names {
-		content, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		set, err := c.Compile(context.Background(), revision.Revision{Tree: memory{"a.yaml": {content: content}}}, cue.Options{TargetNamespace: "default"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		probes := false
-		for _, d := range set.Diagnostics {
-			probe := strings.Contains(d.Message, "gRPC probes are not made")
-			probes = probes || probe
-			if d.Severity == v1alpha1.SeverityError && !probe {
-				t.Errorf("%s: %s", filepath.Base(name), d)
-			}
-		}
-		if online := filepath.Base(name) == "online-boutique.yaml"; probes != online {
-			t.Errorf("%s: gRPC probes are refused: %t", name, probes)
-		}
-		if len(set.Manifests) == 0 {
-			t.Errorf("%s: no objects", name)
-		}
 	}
 }
 
