@@ -43,6 +43,9 @@ type SourceSpec struct {
 	Interval *metav1.Duration `json:"interval,omitempty"`
 	// Credentials for the remote.
 	Credentials *Credentials `json:"credentials,omitempty"`
+	// Webhook lets the server of the repository say that there is something new:
+	// POST /berth/v1/hooks/<name>. It only ever hastens a poll.
+	Webhook *Webhook `json:"webhook,omitempty"`
 	// TargetNamespace is given to namespaced objects without a namespace.
 	// Default: "default".
 	TargetNamespace string `json:"targetNamespace,omitempty"`
@@ -98,6 +101,14 @@ type Credentials struct {
 	// InsecureIgnoreHostKey takes any host for the ssh remote, without known_hosts.
 	// Whoever is on the way there can then read and change what is deployed.
 	InsecureIgnoreHostKey bool `json:"insecureIgnoreHostKey,omitempty"`
+}
+
+// Webhook names the Secret that calls are signed with.
+type Webhook struct {
+	// SecretName is a Secret with the key secret.
+	SecretName string `json:"secretName"`
+	// SecretNamespace is where the Secret is. Default: spec.targetNamespace.
+	SecretNamespace string `json:"secretNamespace,omitempty"`
 }
 
 // SourceStatus is what Berth found and did.

@@ -38,6 +38,12 @@ func Validate(s *Source) field.ErrorList {
 	if i := s.Spec.Interval; i != nil && i.Duration < minInterval {
 		errs = append(errs, field.Invalid(spec.Child("interval"), i.Duration.String(), "must be 1s or longer"))
 	}
+	if h := s.Spec.Webhook; h != nil {
+		errs = append(errs, validateSecret(h.SecretName, h.SecretNamespace, spec.Child("webhook"))...)
+		if s.Spec.URL == "" {
+			errs = append(errs, field.Forbidden(spec.Child("webhook"), "a push to the built-in endpoint is noticed at once; only a remote needs one"))
+		}
+	}
 	if r := s.Spec.Rollback; r != "" && r != RollbackNone && r != RollbackAutomatic {
 		errs = append(errs, field.NotSupported(spec.Child("rollback"), r, []string{RollbackNone, RollbackAutomatic}))
 	}
@@ -75,21 +81,26 @@ func validateLimits(c *CompileLimits, at *field.Path) field.ErrorList {
 }
 
 func validateCredentials(c *Credentials, raw string, at *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	for _, msg := range validation.IsDNS1123Subdomain(c.SecretName) {
-		errs = append(errs, field.Invalid(at.Child("secretName"), c.SecretName, msg))
-	}
-	if c.SecretNamespace != "" {
-		for _, msg := range validation.IsDNS1123Label(c.SecretNamespace) {
-			errs = append(errs, field.Invalid(at.Child("secretNamespace"), c.SecretNamespace, msg))
-		}
-	}
+	errs := validateSecret(c.SecretName, c.SecretNamespace, at)
 	u, err := ParseURL(raw)
 	if raw == "" || err == nil && u.Scheme == "file" {
 		errs = append(errs, field.Forbidden(at, "only https and ssh remotes take credentials"))
 	}
 	if c.InsecureIgnoreHostKey && err == nil && u.Scheme != "ssh" {
 		errs = append(errs, field.Forbidden(at.Child("insecureIgnoreHostKey"), "only ssh remotes have host keys"))
+	}
+	return errs
+}
+
+func validateSecret(name, namespace string, at *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	for _, msg := range validation.IsDNS1123Subdomain(name) {
+		errs = append(errs, field.Invalid(at.Child("secretName"), name, msg))
+	}
+	if namespace != "" {
+		for _, msg := range validation.IsDNS1123Label(namespace) {
+			errs = append(errs, field.Invalid(at.Child("secretNamespace"), namespace, msg))
+		}
 	}
 	return errs
 }

@@ -31,6 +31,10 @@ func TestValidate(t *testing.T) {
 		"host keys of https": {func(s *Source) {
 			s.Spec.URL, s.Spec.Credentials = "https://example.org/x", &Credentials{SecretName: "x", InsecureIgnoreHostKey: true}
 		}, "only ssh remotes have host keys"},
+		"webhook of a remote":    {func(s *Source) { s.Spec.URL, s.Spec.Webhook = "https://example.org/x", &Webhook{SecretName: "x"} }, ""},
+		"webhook of our own":     {func(s *Source) { s.Spec.Webhook = &Webhook{SecretName: "x"} }, "spec.webhook"},
+		"rollback":               {func(s *Source) { s.Spec.Rollback = RollbackAutomatic }, ""},
+		"another word":           {func(s *Source) { s.Spec.Rollback = "auto" }, "spec.rollback"},
 		"versions of a remote":   {func(s *Source) { s.Spec.URL, s.Spec.Ref = "https://example.org/x", Ref{Semver: "~1"} }, ""},
 		"versions of our own":    {func(s *Source) { s.Spec.Ref = Ref{Semver: "~1"} }, "spec.ref.semver"},
 		"credentials of our own": {func(s *Source) { s.Spec.Credentials = &Credentials{SecretName: "x"} }, "spec.credentials"},

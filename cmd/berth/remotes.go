@@ -4,13 +4,17 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
 
 	"berth.dev/berth/api/client"
 	"berth.dev/berth/api/v1alpha1"
+	"berth.dev/berth/sources/forge"
 	"berth.dev/berth/sources/git"
 )
 
@@ -22,6 +26,7 @@ const (
 	keyKnownHosts = "known_hosts"
 	keyToken      = "token"
 	keyCA         = "ca.crt"
+	keyWebhook    = "secret"
 )
 
 // remoteCredentials reads what opens the remote of a Source out of its Secret, anew
@@ -52,4 +57,50 @@ func remoteCredentials(c client.Client) func(context.Context, *v1alpha1.Source) 
 		}
 		return out, nil
 	}
+}
+
+// newHooks takes webhooks. A call becomes an annotation on its Source, so that
+// whichever server leads looks.
+func newHooks(c client.Client, now clock.Clock, log *slog.Logger) *forge.Hooks {
+	return forge.NewHooks(forge.Options{
+		Clock: now, Log: log,
+		Secret: func(ctx context.Context, source string) ([]byte, error) { return webhookSecret(ctx, c, source) },
+		Look: func(ctx context.Context, source string) error {
+			return requestSync(ctx, c, source, now.Now())
+		},
+	})
+}
+
+func webhookSecret(ctx context.Context, c client.Client, source string) ([]byte, error) {
+	var src v1alpha1.Source
+	if err := c.Get(ctx, types.NamespacedName{Name: source}, &src); err != nil {
+		return nil, err
+	}
+	if src.Spec.Webhook == nil {
+		return nil, forge.ErrNoSecret
+	}
+	key := types.NamespacedName{Namespace: cmp.Or(src.Spec.Webhook.SecretNamespace, src.Spec.TargetNamespace), Name: src.Spec.Webhook.SecretName}
+	var s corev1.Secret
+	if err := c.Get(ctx, key, &s); err != nil {
+		return nil, err
+	}
+	if len(s.Data[keyWebhook]) == 0 {
+		return nil, fmt.Errorf("the Secret %s has no %s", key, keyWebhook)
+	}
+	return s.Data[keyWebhook], nil
+}
+
+// requestSync asks the engine that leads for a look at a Source.
+func requestSync(ctx context.Context, c client.Client, source string, now time.Time) error {
+	for range updateAttempts {
+		var src v1alpha1.Source
+		if err := c.Get(ctx, types.NamespacedName{Name: source}, &src); err != nil {
+			return err
+		}
+		annotate(&src, v1alpha1.AnnotationSync, now.UTC().Format(time.RFC3339Nano))
+		if err := c.Update(ctx, &src); !apierrors.IsConflict(err) {
+			return err
+		}
+	}
+	return fmt.Errorf("the Source %s keeps changing", source)
 }

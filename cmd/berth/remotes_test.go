@@ -3,10 +3,12 @@ package main
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"berth.dev/berth/api/v1alpha1"
 	"berth.dev/berth/engine/enginetest"
@@ -58,5 +60,36 @@ func TestRemoteCredentials(t *testing.T) {
 		if diff := cmp.Diff(c.want, got); err != nil || diff != "" {
 			t.Errorf("%s/%s: %v (-want +got):\n%s", c.namespace, c.name, err, diff)
 		}
+	}
+}
+
+func TestWebhookSecretAndSync(t *testing.T) {
+	r := enginetest.Resources(t)
+	for name, hook := range map[string]*v1alpha1.Webhook{"none": nil, "shop": {SecretName: "hook"}, "gone": {SecretName: "gone"}, "empty": {SecretName: "empty"}} {
+		s := &v1alpha1.Source{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.SourceSpec{URL: "https://git.example.org/x.git", Webhook: hook}}
+		if err := r.Create(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, data := range map[string]map[string]string{"hook": {"secret": "s"}, "empty": {"other": "s"}} {
+		if err := r.Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}, StringData: data}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := webhookSecret(t.Context(), r, "shop"); err != nil || string(got) != "s" {
+		t.Errorf("%q %v", got, err)
+	}
+	for source, want := range map[string]string{"none": "no secret is configured", "gone": "not found", "empty": "default/empty has no secret", "unknown": "not found"} {
+		if _, err := webhookSecret(t.Context(), r, source); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", source, err)
+		}
+	}
+	at := time.Date(2026, 11, 29, 10, 0, 0, 0, time.UTC)
+	if err := requestSync(t.Context(), r, "shop", at); err != nil {
+		t.Fatal(err)
+	}
+	var s v1alpha1.Source
+	if err := r.Get(t.Context(), types.NamespacedName{Name: "shop"}, &s); err != nil || s.Annotations[v1alpha1.AnnotationSync] != "2026-11-29T10:00:00Z" {
+		t.Errorf("%v %v", s.Annotations, err)
 	}
 }

@@ -33,6 +33,7 @@ import (
 	"berth.dev/berth/engine/sync"
 	"berth.dev/berth/engine/web"
 	"berth.dev/berth/nodeagent"
+	"berth.dev/berth/sources/forge"
 	"berth.dev/berth/sources/git"
 	"berth.dev/berth/sources/receive"
 )
@@ -63,6 +64,7 @@ type server struct {
 	account     *access.AccountKey // signs the tokens of service accounts
 	users       *access.Users
 	handler     http.Handler
+	hooks       *forge.Hooks
 	tls         *tls.Config
 	ca          []byte // the authority's certificate, as PEM
 	listener    net.Listener
@@ -158,6 +160,7 @@ func (s *server) assemble(ctx context.Context, nodeIP netip.Addr) (err error) {
 			return err
 		}
 	}
+	s.hooks = newHooks(s.res, now, s.log)
 	s.handler = s.routes(expectPush(compiler, repositories))
 	return nil
 }
@@ -217,6 +220,7 @@ func (s *server) routes(repositories http.Handler) http.Handler {
 	page := anyAge(web.New(web.Options{Live: s.views, Resources: s.res, Tokens: s.users.Tokens, Version: version, Log: s.log}))
 	extra := &endpoints{engine: s.engine, views: s.views, agent: s.agent, log: s.log}
 	mux := http.NewServeMux()
+	mux.Handle("POST /berth/v1/hooks/{source}", s.hooks) // asks for a signature instead of a user
 	mux.Handle("/git/", requireUser(repositories, access.Admin))
 	mux.Handle("POST /berth/v1/plan", requireUser(http.HandlerFunc(extra.plan), access.Admin))
 	mux.Handle("POST /berth/v1/images", requireUser(http.HandlerFunc(extra.images), access.Admin))
@@ -293,6 +297,7 @@ func (s *server) runParts(ctx context.Context, ready func()) error {
 	if s.agent != nil {
 		g.Go(func() error { return s.agent.Run(ctx) })
 	}
+	g.Go(func() error { return s.hooks.Run(ctx) })
 	g.Go(func() error { return s.serve(ctx) })
 	ready()
 	return g.Wait()
