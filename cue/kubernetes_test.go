@@ -253,7 +253,7 @@ func (k *kubernetes) compareWith(content []byte, set manifest.Set, readings []re
 		return "", false // each was converted, and there is nothing to hold it against
 	}
 	clean = clean && old == 0
-	if !clean && !(len(set.Manifests) == 0 && !mentions.Match(content)) {
+	if !clean && !(len(set.Manifests) == 0 && !mentioned(content)) {
 		return fmt.Sprintf("Berth accepts what Kubernetes refuses: %v", errorsOf(readings)), false
 	}
 	if len(accepted) != len(set.Manifests) {
@@ -289,8 +289,16 @@ func failed(set manifest.Set) bool {
 	return false
 }
 
-// mentions finds what makes a manifest even of a file that cannot be parsed.
-var mentions = regexp.MustCompile(`(?m)^[\s{,-]*["']?(apiVersion|kind)["']?\s*:`)
+var (
+	mentionsVersion = regexp.MustCompile(`(?m)^[\s{,-]*["']?apiVersion["']?\s*:`)
+	mentionsKind    = regexp.MustCompile(`(?m)^[\s{,-]*["']?kind["']?\s*:`)
+)
+
+// mentioned reports whether a file has both words that make a manifest, spelt as
+// they must be: Kubernetes reads kiNd as kind, and Berth calls it no manifest.
+func mentioned(content []byte) bool {
+	return mentionsVersion.Match(content) && mentionsKind.Match(content)
+}
 
 func errorsOf(readings []reading) []error {
 	var out []error
