@@ -32,6 +32,7 @@ var stricterThanKubernetes = map[string]string{
 	// Validation: whole objects.
 	"cluster_scope":        "a kind without a namespace",
 	"configmap_too_large":  "the size of the data",
+	"container_ports":      "ports that a probe names",
 	"ports_twice":          "ports of one number or name",
 	"requests_over_limits": "requests above limits",
 	"restart_policies":     "the restart policy of a kind",

@@ -151,6 +151,7 @@ func (j *job) plain(ctx context.Context, f revision.File) (admitted, error) {
 		result.problems = []document.Problem{*problem}
 	} else {
 		result = j.compiler.kinds.plainFile(f, content)
+		result.problems = few(result.problems)
 	}
 	j.compiler.cache.put(k, entry{result: result})
 	return result, nil
@@ -212,10 +213,32 @@ func diagnostic(p document.Problem) v1alpha1.Diagnostic {
 	d := v1alpha1.Diagnostic{
 		Severity: v1alpha1.SeverityError,
 		Path:     p.Path, Line: int32(p.Line), Column: int32(p.Column),
-		Object: p.Object, Field: p.Field, Message: p.Message,
+		Object: bounded(p.Object), Field: bounded(p.Field), Message: bounded(p.Message),
 	}
 	if p.Warning {
 		d.Severity = v1alpha1.SeverityWarning
 	}
 	return d
+}
+
+// bounded cuts what a repository can make as long as it likes.
+func bounded(s string) string {
+	const longest = 2000
+	if len(s) <= longest {
+		return s
+	}
+	return strings.ToValidUTF8(s[:longest], "") + "…"
+}
+
+// maxFileProblems is how many faults of one file are told.
+const maxFileProblems = 500
+
+// few cuts a list of faults that nobody reads to its end.
+func few(problems []document.Problem) []document.Problem {
+	if len(problems) <= maxFileProblems {
+		return problems
+	}
+	last := problems[maxFileProblems]
+	rest := document.Problem{Pos: document.Pos{Path: last.Path}, Message: fmt.Sprintf("%d more faults in this file are not told", len(problems)-maxFileProblems)}
+	return append(problems[:maxFileProblems:maxFileProblems], rest)
 }

@@ -152,7 +152,7 @@ func (in *inputs) read(ctx context.Context, f revision.File) ([]byte, *document.
 }
 
 // mentions finds what makes a file a manifest even if it cannot be parsed.
-var mentions = regexp.MustCompile(`(?m)^[\s{,-]*["']?(apiVersion|kind)["']?\s*:`)
+var mentions = regexp.MustCompile(`(?m)(?:^[\s{,-]*|[{,]\s*)["']?(apiVersion|kind)["']?\s*:`)
 
 // plainFile reads the objects of a YAML or JSON file.
 func (ks kinds) plainFile(f revision.File, content []byte) admitted {

@@ -1,6 +1,8 @@
 package cue
 
 import (
+	"strings"
+
 	"berth.dev/berth/api/support"
 	"berth.dev/berth/cue/document"
 	"berth.dev/berth/cue/links"
@@ -21,6 +23,10 @@ type spot struct {
 
 func linksOf(n *document.Node, obj any) []link {
 	found := links.Find(obj)
+	if ns := n.Get("metadata").Text("namespace"); ns != "" && !strings.HasPrefix(ns, "kube-") && ns != "default" { // those are always there
+		found = append(found, links.Link{Steps: []any{"metadata", "namespace"}, To: links.Core("Namespace"), Name: ns,
+			Else: "a push is refused until the repository or the cluster has it"})
+	}
 	out := make([]link, len(found))
 	for i, l := range found {
 		out[i] = link{Link: l, At: spot{n.At(l.Steps...), support.Path(l.Steps)}}

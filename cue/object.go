@@ -218,6 +218,7 @@ func (k *kind) inspect(n *document.Node) []document.Problem {
 			spec = spec.Get(name)
 		}
 		out = append(out, ports(spec, strings.Join(k.pod, "."))...)
+		out = append(out, containers(spec, strings.Join(k.pod, "."))...)
 	}
 	return out
 }

@@ -23,7 +23,9 @@ type references struct {
 	names     map[identity][]string
 	templates map[string]*templates
 	nodePorts map[nodePort]*object
-	set       *manifest.Set
+	// namespaces that were said to be missing: once each is enough.
+	namespaces map[string]bool
+	set        *manifest.Set
 }
 
 type nodePort struct {
@@ -36,7 +38,7 @@ type nodePort struct {
 func resolve(objects []object, ks kinds, set *manifest.Set, partial bool) {
 	r := &references{kinds: ks, objects: objects, set: set,
 		byName: make(map[identity]*unstructured.Unstructured, len(objects)),
-		names:  map[identity][]string{}, templates: map[string]*templates{}, nodePorts: map[nodePort]*object{}}
+		names:  map[identity][]string{}, templates: map[string]*templates{}, nodePorts: map[nodePort]*object{}, namespaces: map[string]bool{}}
 	for i := range objects {
 		u := objects[i].Object
 		id := identify(u)
@@ -92,10 +94,14 @@ func (r *references) named(o *object, l link, said map[identity]bool, partial bo
 	if k := r.kinds.group(l.To); k != nil && !k.namespaced {
 		to.namespace = ""
 	}
+	if r.kinds.group(l.To) == nil {
+		return // of an operator, perhaps
+	}
 	found := r.byName[to]
 	if found == nil {
-		if !partial && !said[to] {
+		if !partial && !said[to] && !(to.Kind == "Namespace" && r.namespaces[to.name]) {
 			said[to] = true
+			r.namespaces[to.name] = r.namespaces[to.name] || to.Kind == "Namespace"
 			ref := r.reference(o, l, l.At)
 			ref.Namespace, ref.Near = to.namespace, r.near(to)
 			r.set.Open = append(r.set.Open, ref)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"strings"
+	"unicode"
 )
 
 // Severities of a Diagnostic.
@@ -35,7 +36,18 @@ func (d Diagnostic) String() string {
 		b.WriteString(d.Field + ": ")
 	}
 	b.WriteString(d.Message)
-	return b.String()
+	return Printable(b.String())
+}
+
+// Printable keeps text of a repository from writing to a terminal: control
+// characters, and those that turn the direction of what follows, become "?".
+func Printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r != '\t' && unicode.IsControl(r) || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 {
+			return '?'
+		}
+		return r
+	}, s)
 }
 
 // HasErrors reports whether any of the diagnostics is an error.

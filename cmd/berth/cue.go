@@ -20,6 +20,8 @@ func cueCommand() *cobra.Command {
 		Use:     "cue",
 		Short:   "Help with repositories written in CUE",
 		Example: `  berth cue vendor ./deploy`,
+		Args:    cobra.NoArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(&cobra.Command{
 		Use:   "vendor [DIR]",

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"path"
 	"regexp"
 	"strings"
 	"unicode/utf8"
@@ -16,6 +17,8 @@ import (
 const (
 	// maxExcerptFile is the size of the largest file that is shown from.
 	maxExcerptFile = 4 << 20
+	// maxExcerpts is how many are shown at most.
+	maxExcerpts = 200
 	// maxExcerpt is the length of the longest line that is shown, in runes.
 	maxExcerpt = 160
 )
@@ -36,8 +39,11 @@ func newExcerpts(tree revision.Tree) *excerpts {
 
 // print writes diagnostics, each with its line of the file and a caret.
 func (x *excerpts) print(ctx context.Context, w io.Writer, ds []v1alpha1.Diagnostic) {
-	for _, d := range ds {
+	for i, d := range ds {
 		fmt.Fprintln(w, d)
+		if i >= maxExcerpts {
+			continue
+		}
 		line, ok := x.line(ctx, d)
 		if !ok {
 			continue
@@ -61,7 +67,7 @@ func (x *excerpts) line(ctx context.Context, d v1alpha1.Diagnostic) (string, boo
 		content, _ = x.tree.Read(ctx, d.Path, maxExcerptFile) // without it there is no excerpt
 		x.files[d.Path] = content
 	}
-	if d.Object == "" && bytes.Contains(content, []byte("Secret")) {
+	if d.Object == "" && bytes.Contains(content, []byte("Secret")) && (path.Ext(d.Path) != ".cue" || d.Field == "" || strings.Contains(d.Field, "data")) {
 		return "", false // it may be anywhere in the file
 	}
 	lines := bytes.Split(content, []byte("\n"))
@@ -72,15 +78,7 @@ func (x *excerpts) line(ctx context.Context, d v1alpha1.Diagnostic) (string, boo
 	if strings.TrimSpace(line) == "" || secretive.MatchString(line) || !utf8.ValidString(line) || utf8.RuneCountInString(line) > maxExcerpt {
 		return "", false
 	}
-	return strings.Map(printable, line), true
-}
-
-// printable keeps a hostile file from writing to the terminal.
-func printable(r rune) rune {
-	if r != '\t' && (r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0) {
-		return '?'
-	}
-	return r
+	return v1alpha1.Printable(line), true
 }
 
 // padding is what stands before the caret, as wide as what stands before the column.

@@ -28,6 +28,7 @@ func TestExcerpts(t *testing.T) {
 	tree := files{
 		"a.cue":       "a: {\n\timag: \"x\"\r\n\tpassword: \"hunter2\"\n\t\x1b[31mred: 1\n}\n",
 		"secret.yaml": "kind: Secret\nvalue: hunter2\n",
+		"secret.cue":  "s: kind: \"Secret\"\ns: data: a: \"hunter2\"\nweb: imag: \"x\"\n",
 	}
 	d := func(path string, line, column int32, object, field string) v1alpha1.Diagnostic {
 		return v1alpha1.Diagnostic{Severity: v1alpha1.SeverityError, Path: path, Line: line, Column: column, Object: object, Field: field, Message: "wrong"}
@@ -45,6 +46,8 @@ func TestExcerpts(t *testing.T) {
 		{"control characters", d("a.cue", 4, 2, "", "a"), "a.cue:4:2: a: wrong\n    4 | \t?[31mred: 1\n      | \t^\n"},
 		{"a Secret", d("secret.yaml", 2, 1, "Secret/x", "value"), "secret.yaml:2:1: Secret/x: value: wrong\n"},
 		{"an unknown object in a file with a Secret", d("secret.yaml", 2, 1, "", ""), "secret.yaml:2:1: wrong\n"},
+		{"a field of a Secret in CUE", d("secret.cue", 2, 13, "", "s.data.a"), "secret.cue:2:13: s.data.a: wrong\n"},
+		{"a field beside a Secret in CUE", d("secret.cue", 3, 6, "", "web.imag"), "secret.cue:3:6: web.imag: wrong\n    3 | web: imag: \"x\"\n      |      ^\n"},
 		{"no file", d("gone.yaml", 2, 1, "", ""), "gone.yaml:2:1: wrong\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -147,6 +147,9 @@ one commit: another one that deletes as much waits again.`,
 				return fmt.Errorf("the Source %s has no commit yet", s.Name)
 			}
 			id := s.Status.Observed.ID
+			if b := s.Status.RolledBack; b != nil {
+				id = b.To
+			}
 			if !strings.HasPrefix(id, commit) {
 				return fmt.Errorf("the newest commit of %s is %s, not %s; look at it again before you approve", s.Name, shortID(id), commit)
 			}

@@ -16,6 +16,9 @@ import (
 // maxExpanded bounds what the aliases of one document expand to, in bytes.
 const maxExpanded = 16 << 20
 
+// maxDocuments bounds the documents of a file.
+const maxDocuments = 10_000
+
 // part is one document of a YAML file.
 type part struct {
 	// line is the number of lines of the file above it.
@@ -33,6 +36,10 @@ func YAML(path string, content []byte) ([]*Node, []Problem) {
 		return nil, []Problem{*problem}
 	}
 	parts, problems := split(path, content)
+	if len(parts) > maxDocuments {
+		return nil, []Problem{{Pos: Pos{Path: path, Line: parts[maxDocuments].line + 1},
+			Message: fmt.Sprintf("the file has more than %d documents; split it", maxDocuments)}}
+	}
 	var docs []*Node
 	for _, p := range parts {
 		n, found := p.read(path)

@@ -1,6 +1,7 @@
 package eval
 
 import (
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -37,6 +38,9 @@ func alternatives(problems []document.Problem) []document.Problem {
 			continue
 		}
 		p.Message = described(value) + " is not allowed; must be " + either(others)
+		if scalarLiteral.MatchString(value) && slices.Contains(others, "a string") {
+			p.Message += fmt.Sprintf("; quote it: %q", value)
+		}
 		out = append(out, p)
 	}
 	return out
@@ -65,6 +69,24 @@ func common(branches []document.Problem) (value string, others []string) {
 		}
 	}
 	return "", nil
+}
+
+// scalarLiteral is a number or a bool as CUE prints it.
+var scalarLiteral = regexp.MustCompile(`^(-?[0-9][0-9.eE+-]*|true|false)$`)
+
+// quoting tells a number or a bool in the place of a text how to become one.
+func quoting(problems []document.Problem) {
+	for i, p := range problems {
+		m := mismatch.FindStringSubmatch(p.Message)
+		if m == nil {
+			continue
+		}
+		for j, value := range m[1:] {
+			if scalarLiteral.MatchString(value) && m[2-j] == "string" {
+				problems[i].Message = fmt.Sprintf("%s is not allowed; must be a string; quote it: %q", value, value)
+			}
+		}
+	}
 }
 
 // described names a value as CUE prints it.

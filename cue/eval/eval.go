@@ -81,25 +81,67 @@ func (e *Evaluator) Evaluate(ctx context.Context, p Package, check Checker) Resu
 		return Result{Problems: strict.problems}
 	}
 	loose.place()
-	problems := append(loose.problems, loose.checked(check)...)
+	problems, inner := loose.outer()
+	problems = append(problems, loose.checked(check)...)
+	for _, p := range strict.problems {
+		if top, _, _ := strings.Cut(p.Field, "."); inner[top] {
+			problems = append(problems, p)
+		}
+	}
 	if !anyError(problems) {
 		problems = append(problems, strict.problems...)
 	}
 	return Result{Problems: append(telling(problems), loose.halves...)}
 }
 
+// outer are the problems of what the user wrote; inner are the fields of the
+// package that have others. Without constraints a shorthand looks for fields that
+// a wrong value does not have; the strict evaluation tells what is wrong with it.
+func (r *run) outer() (outer []document.Problem, inner map[string]bool) {
+	inner = map[string]bool{}
+	for _, p := range r.problems {
+		_, written := r.places.byPath[key(strings.Split(p.Field, "."))]
+		made := strings.HasPrefix(p.Message, "undefined field: ") && !written && strings.Contains(p.Field, ".spec.")
+		if made || strings.Contains("."+p.Field, "._template.") {
+			top, _, _ := strings.Cut(p.Field, ".")
+			inner[top] = true
+			continue
+		}
+		outer = append(outer, p)
+	}
+	return outer, inner
+}
+
 // telling leaves out what only follows from another fault, and the same fault
 // at the same place seen from several values.
 func telling(problems []document.Problem) []document.Problem {
+	// Where a value is missing, what is made of it has none either.
+	var without []string
+	for _, p := range problems {
+		if p.Message == missingValue || strings.HasPrefix(p.Message, "has no value yet") {
+			without = append(without, p.Field)
+		}
+	}
 	consequence := func(p document.Problem) bool {
+		if strings.HasPrefix(p.Message, "has no value yet") {
+			return slices.ContainsFunc(without, func(field string) bool {
+				parent := field[:strings.LastIndexByte(field, '.')+1]
+				return field != p.Field && parent != "" && strings.HasPrefix(p.Field, parent) && strings.Count(p.Field, ".") > strings.Count(field, ".")
+			})
+		}
 		return strings.HasPrefix(p.Message, "unresolved disjunction") || strings.HasPrefix(p.Message, "invalid interpolation")
 	}
 	cause := slices.ContainsFunc(problems, func(p document.Problem) bool { return !p.Warning && !consequence(p) })
+	// The shorthands have hidden fields of the same value.
+	inAlias := func(p document.Problem) bool { return strings.Contains(p.Field, "._") }
+	elsewhere := func(p document.Problem) bool {
+		return slices.ContainsFunc(problems, func(q document.Problem) bool { return q.Pos == p.Pos && !inAlias(q) })
+	}
 	seen := map[document.Problem]bool{}
 	var out []document.Problem
 	for _, p := range problems {
 		same := document.Problem{Pos: p.Pos, Message: p.Message}
-		if (cause && consequence(p)) || seen[same] {
+		if (cause && consequence(p)) || seen[same] || inAlias(p) && elsewhere(p) {
 			continue
 		}
 		seen[same] = true
@@ -153,6 +195,7 @@ func (e *Evaluator) run(p Package, definitions map[string][]byte) (r *run) {
 		return r
 	}
 	r.places = index(inst)
+	r.places.files = p.Files
 	value := cuecontext.New().BuildInstance(inst)
 	r.walk(value, nil)
 	r.faults(value)
@@ -175,6 +218,8 @@ func (r *run) walk(v cue.Value, at []string) {
 		r.halves = append(r.halves, document.Problem{Pos: r.places.object(v, at), Warning: true, Field: strings.Join(at, "."),
 			Message: "this looks like an object, but " + lacks + ": it is not deployed; begin the name of a template with _ or #"})
 	}
+	r.missing(v, at)
+	r.open(v, at)
 	each(v, func(name string, child cue.Value) { r.walk(child, append(at[:len(at):len(at)], name)) })
 }
 

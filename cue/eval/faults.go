@@ -39,6 +39,7 @@ func (r *run) faults(value cue.Value) {
 		}
 	}
 	r.problems = alternatives(r.problems)
+	quoting(r.problems)
 }
 
 // lost returns the errors of a value that CUE takes for one still to come: it
@@ -82,8 +83,10 @@ func (r *run) problem(value cue.Value, e cueerrors.Error) document.Problem {
 	switch {
 	case strings.HasPrefix(message, "field not allowed"):
 		message = r.unknown(value, at)
+	case strings.HasPrefix(message, `reference "schema" not found`):
+		message += `; add import "berth.dev/schema" below the package line`
 	case strings.HasPrefix(message, "field is required"):
-		message = "missing; give it a value"
+		message = missingValue
 	case strings.HasPrefix(message, "incomplete value"):
 		message = "has no value yet, only " + strings.TrimPrefix(message, "incomplete value ") + "; give it one"
 		if embeds := r.pkg.Files[p.Path]; bytes.Contains(embeds, []byte("@embed(")) && !bytes.Contains(embeds, []byte("@extern(embed)")) {
@@ -99,6 +102,8 @@ func (r *run) problem(value cue.Value, e cueerrors.Error) document.Problem {
 		message = "the name of this field has no value yet; give it one, or begin the name of a template with _ or #"
 	case len(r.pkg.Unnamed) > 1 && strings.HasPrefix(message, "reference ") && strings.HasSuffix(message, " not found"):
 		message += "; files without a package do not see each other's fields: begin each with the same package"
+	case strings.HasPrefix(message, "reference ") && strings.HasSuffix(message, " not found"):
+		message += "; if it is meant as text, quote it"
 	case message == "structural cycle":
 		message += ": it contains itself without end; make the field within it optional"
 	case noFunction.MatchString(message):
@@ -106,7 +111,7 @@ func (r *run) problem(value cue.Value, e cueerrors.Error) document.Problem {
 	case strings.HasPrefix(message, "required field missing: "):
 		name := strings.TrimPrefix(message, "required field missing: ")
 		p.Field = strings.Join(append(r.places.written(at), name), ".")
-		message = "missing; give it a value"
+		message = missingValue
 	}
 	p.Message = r.redact(message, at, value)
 	others := r.others(e, p.Pos)
@@ -228,6 +233,19 @@ var (
 	secretive = regexp.MustCompile(`(?i)secret|password|passwd|token|stringData|credential|privatekey`)
 )
 
+// mentionsSecrets reports whether the package may make a Secret.
+func (r *run) mentionsSecrets() bool {
+	for _, content := range r.pkg.Files {
+		if secrets.Match(content) {
+			return true
+		}
+	}
+	return false
+}
+
+// secrets finds a Secret in the making: its kind, its definition or a shorthand's field.
+var secrets = regexp.MustCompile(`"Secret"|#Secret\b|\bsecrets\b`)
+
 // redact takes the values of Secrets out of a message.
 func (r *run) redact(message string, at []string, value cue.Value) string {
 	inSecret := false
@@ -236,8 +254,8 @@ func (r *run) redact(message string, at []string, value cue.Value) string {
 		if kind, ok := objectKind(v); ok && kind == "Secret" {
 			inSecret = true
 		}
-		if secretive.MatchString(part) {
-			inSecret = true
+		if secretive.MatchString(part) || r.mentionsSecrets() && (strings.HasPrefix(part, "_") || strings.HasPrefix(part, "#")) {
+			inSecret = true // a hidden field may be what a Secret is made of
 		}
 		v = child(v, part)
 	}

@@ -98,6 +98,8 @@ func loadProblems(p Package, err error) []document.Problem {
 		switch {
 		case strings.Contains(message, errNoRegistry.Error()):
 			message = "cannot import a module from outside the repository: " + errNoRegistry.Error()
+		case strings.Contains(message, "no language version declared"):
+			message = fmt.Sprintf("no language version is declared; add the line language: version: %q", schema.Language)
 		case strings.Contains(message, "language version") || strings.Contains(message, "language.version"):
 			message += "; lower language.version in cue.mod/module.cue to " + schema.Language
 		case strings.Contains(message, "cannot find package"):

@@ -1,6 +1,9 @@
 package eval
 
 import (
+	"bytes"
+	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -18,6 +21,8 @@ import (
 type places struct {
 	byPath map[string]document.Pos
 	first  document.Pos
+	// files are what the user wrote.
+	files map[string][]byte
 }
 
 func index(inst *build.Instance) places {
@@ -204,6 +209,9 @@ func (p places) below(n *document.Node, at []string, from map[*document.Node]cue
 		if exact, ok := position(v.Pos()); ok && exact.Path == pos.Path && exact.Line >= pos.Line && child.Kind != document.Map {
 			child.Pos = exact
 		}
+		if text := p.number(child); text != "" {
+			child.Plain = text
+		}
 		p.below(child, path, from)
 		return pos
 	}
@@ -213,4 +221,45 @@ func (p places) below(n *document.Node, at []string, from map[*document.Node]cue
 	for i, item := range n.Items {
 		set(item, strconv.Itoa(i))
 	}
+}
+
+// numberAt is a number, or a field that has one.
+var numberAt = regexp.MustCompile(`^(?:[\w"-]+\s*:\s*)?([0-9][0-9_.eE+-]*)`)
+
+// number is a number as the user wrote it at its place: 1.10 is another text
+// than 1.1. Empty if there is none.
+func (p places) number(n *document.Node) string {
+	if n.Kind != document.Int && n.Kind != document.Float {
+		return ""
+	}
+	content := p.files[n.Path]
+	for line := 1; line < n.Line; line++ {
+		i := bytes.IndexByte(content, '\n')
+		if i < 0 {
+			return ""
+		}
+		content = content[i+1:]
+	}
+	if n.Column < 1 || n.Column > len(content) {
+		return ""
+	}
+	m := numberAt.FindSubmatch(content[n.Column-1:])
+	if m == nil {
+		return ""
+	}
+	// Another number stands there if the value was computed.
+	if f, err := strconv.ParseFloat(strings.ReplaceAll(string(m[1]), "_", ""), 64); err != nil || fmt.Sprint(f) != fmt.Sprint(asFloat(n.Value)) {
+		return ""
+	}
+	return string(m[1])
+}
+
+func asFloat(v any) float64 {
+	switch v := v.(type) {
+	case int64:
+		return float64(v)
+	case float64:
+		return v
+	}
+	return 0
 }

@@ -1,6 +1,8 @@
 package links
 
 import (
+	"maps"
+
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
@@ -79,15 +81,27 @@ func (f *finder) budget(b *policyv1.PodDisruptionBudget) {
 	}
 }
 
+// byUser leaves out the labels that controllers give their pods.
+func byUser(selector map[string]string) map[string]string {
+	out := maps.Clone(selector)
+	for _, label := range []string{appsv1.StatefulSetPodNameLabel, appsv1.PodIndexLabel, batchv1.JobCompletionIndexAnnotation, batchv1.JobNameLabel} {
+		delete(out, label)
+	}
+	return out
+}
+
 func (f *finder) service(s *corev1.Service) {
 	selects := ""
 	if s.Spec.Type != corev1.ServiceTypeExternalName && len(s.Spec.Selector) > 0 {
-		selects = equals(s.Spec.Selector)
+		selects = equals(byUser(s.Spec.Selector))
+	}
+	if selects != "" {
 		f.links = append(f.links, Link{Steps: []any{"spec", "selector"}, Selector: selects, Else: "connections to it are refused"})
 	}
 	for i, p := range s.Spec.Ports {
 		at := []any{"spec", "ports", i}
-		if selects != "" && p.TargetPort.Type == intstr.String {
+		// Of a headless Service the ports are not used, but told.
+		if selects != "" && s.Spec.ClusterIP != corev1.ClusterIPNone && p.TargetPort.Type == intstr.String && p.TargetPort.StrVal != "" {
 			f.links = append(f.links, Link{Steps: under(at, "targetPort"), Selector: selects, Port: p.TargetPort.StrVal,
 				Protocol: protocol(p.Protocol), Else: "connections to this port are refused"})
 		}

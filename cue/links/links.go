@@ -41,13 +41,21 @@ func Core(kind string) schema.GroupKind { return schema.GroupKind{Kind: kind} }
 type finder struct{ links []Link }
 
 func (f *finder) name(to schema.GroupKind, name, orElse string, steps ...any) {
-	if name != "" {
+	if name != "" && !standing(to, name) {
 		f.links = append(f.links, Link{Steps: steps, To: to, Name: name, Else: orElse})
 	}
 }
 
 func (f *finder) key(to schema.GroupKind, name, key, orElse string, steps, keySteps []any) {
+	if standing(to, name) {
+		return
+	}
 	f.links = append(f.links, Link{Steps: steps, To: to, Name: name, Key: key, KeySteps: keySteps, Else: orElse})
+}
+
+// standing: every Namespace has it.
+func standing(to schema.GroupKind, name string) bool {
+	return to == Core("ConfigMap") && name == "kube-root-ca.crt"
 }
 
 // under appends steps to a way, which it leaves as it is.

@@ -81,7 +81,7 @@ func (f *finder) volume(v *corev1.Volume, at []any) {
 	}
 	for i, p := range v.Projected.Sources {
 		from := under(at, "projected", "sources", i)
-		if c := p.ConfigMap; c != nil && !is(c.Optional) && c.Name != "kube-root-ca.crt" { // every Namespace has that one
+		if c := p.ConfigMap; c != nil && !is(c.Optional) {
 			f.files(Core("ConfigMap"), c.Name, c.Items, under(from, "configMap"), "name")
 		}
 		if s := p.Secret; s != nil && !is(s.Optional) {

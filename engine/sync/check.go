@@ -51,12 +51,19 @@ func (e *Engine) Check(ctx context.Context, src *v1alpha1.Source, rev revision.R
 		return Outcome{}, fmt.Errorf("compile: %w", err)
 	}
 	approved := allowsPrune(rev.Message) || rev.Commit != "" && src.Annotations[v1alpha1.AnnotationApprove] == rev.Commit
-	return e.plan(ctx, src, rev.Commit, set, approved)
+	return e.plan(ctx, src, rev.Commit, set, approval{all: approved})
 }
 
-// plan plans the objects of a commit against the live cluster. approved lets
-// any number of deletions go ahead.
-func (e *Engine) plan(ctx context.Context, src *v1alpha1.Source, commit string, set manifest.Set, approved bool) (Outcome, error) {
+// approval is what of a plan's deletions goes ahead.
+type approval struct {
+	// all of them, also of what others keep in a Namespace.
+	all bool
+	// count lets any number of them go ahead.
+	count bool
+}
+
+// plan plans the objects of a commit against the live cluster.
+func (e *Engine) plan(ctx context.Context, src *v1alpha1.Source, commit string, set manifest.Set, approved approval) (Outcome, error) {
 	ctx = store.FreshOnce(ctx) // it reads each object; what is older than that is a conflict at the commit
 	out := Outcome{manifests: set.Manifests, Diagnostics: set.Diagnostics, Objects: map[string]int32{}}
 	if out.Failed() {
@@ -92,8 +99,10 @@ func (e *Engine) plan(ctx context.Context, src *v1alpha1.Source, commit string, 
 		slices.SortStableFunc(out.Diagnostics, v1alpha1.CompareDiagnostics)
 		return out, nil
 	}
-	if !approved {
-		out.Held = out.Plan.Gate(*src.Spec.MaxPrune)
+	if !approved.all {
+		if !approved.count {
+			out.Held = out.Plan.Gate(*src.Spec.MaxPrune)
+		}
 		if out.Held == "" {
 			if out.Held, err = e.foreign(ctx, src.Name, out.Plan); err != nil {
 				return Outcome{}, err

@@ -20,7 +20,7 @@ import (
 type target struct {
 	rev revision.Revision
 	// kept are the objects of a commit that is gone back to; its repository is
-	// not asked. They were allowed once, so their deletions are not held.
+	// not asked.
 	kept []manifest.Manifest
 	back bool
 }
@@ -30,7 +30,10 @@ func (t *target) check(ctx context.Context, e *Engine, src *v1alpha1.Source) (Ou
 	if !t.back {
 		return e.Check(ctx, src, t.rev)
 	}
-	return e.plan(ctx, src, t.rev.Commit, manifest.Set{Manifests: t.kept}, true)
+	// What the newer commit made is deleted. Whoever asks for that may; what
+	// happens by itself waits like any commit.
+	a := approval{all: src.Annotations[v1alpha1.AnnotationApprove] == t.rev.Commit, count: src.Annotations[v1alpha1.AnnotationRollback] != ""}
+	return e.plan(ctx, src, t.rev.Commit, manifest.Set{Manifests: t.kept}, a)
 }
 
 // target decides between the newest commit and one that is gone back to, which
@@ -38,8 +41,8 @@ func (t *target) check(ctx context.Context, e *Engine, src *v1alpha1.Source) (Ou
 // is known to be the newest.
 func (r *runner) target(ctx context.Context, src *v1alpha1.Source, newest string, rev revision.Revision) (*target, error) {
 	back := r.goesBack(src, newest)
-	r.status.RolledBack = back
 	if back == nil {
+		r.status.RolledBack = nil
 		return &target{rev: rev}, nil
 	}
 	objects, ok, err := r.engine.Resources.Kept(ctx, r.name, back.To)
@@ -49,8 +52,10 @@ func (r *runner) target(ctx context.Context, src *v1alpha1.Source, newest string
 	if !ok {
 		r.condition(src, v1alpha1.ConditionApplied, metav1.ConditionFalse, v1alpha1.ReasonNotKept,
 			fmt.Sprintf("commit %s is not kept and cannot be gone back to; berth history %s shows those that are", short(back.To), r.name))
+		r.status.RolledBack = nil
 		return nil, nil
 	}
+	r.status.RolledBack = back
 	t := &target{rev: revision.Revision{Commit: back.To}, kept: objects, back: true}
 	for _, h := range r.status.History {
 		if h.ID == back.To {
@@ -85,7 +90,7 @@ func (r *runner) overdue(src *v1alpha1.Source, p progress, now time.Time) {
 	}
 	reason := fmt.Sprintf("not healthy after %s: %s: %s", timeout, p.object, p.health.Reason)
 	r.outcome(reason, now)
-	if src.Spec.Rollback != v1alpha1.RollbackAutomatic || s.RolledBack != nil || !r.current() || s.Healthy == nil || s.Healthy.ID == s.Applied.ID {
+	if src.Spec.Suspend || src.Spec.Rollback != v1alpha1.RollbackAutomatic || s.RolledBack != nil || !r.current() || s.Healthy == nil || s.Healthy.ID == s.Applied.ID {
 		return
 	}
 	kept := slices.ContainsFunc(s.History, func(h v1alpha1.AppliedCommit) bool { return h.ID == s.Healthy.ID && h.Kept })

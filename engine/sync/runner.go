@@ -90,13 +90,19 @@ func (r *runner) run(ctx context.Context) {
 		case <-ctx.Done():
 		}
 	}()
+	defer func() {
+		select {
+		case <-r.gone:
+			r.forget()
+		default:
+		}
+	}()
 	first := true
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-r.gone:
-			r.forget()
 			return
 		case <-r.woken:
 		case <-poll.C():

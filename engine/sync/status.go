@@ -27,7 +27,17 @@ const shownDiagnostics = 100
 func sourceKind() schema.GroupVersionKind { return v1alpha1.GroupVersion.WithKind("Source") }
 
 func commitOf(rev revision.Revision) *v1alpha1.Commit {
-	return &v1alpha1.Commit{ID: rev.Commit, Author: rev.Author, Email: rev.Email, Subject: rev.Subject, Time: metav1.NewTime(rev.Time)}
+	return &v1alpha1.Commit{ID: rev.Commit, Author: line(rev.Author), Email: line(rev.Email), Subject: line(rev.Subject), Time: metav1.NewTime(rev.Time)}
+}
+
+// line is text of a commit as the status holds it, many times: bounded, and
+// harmless to a terminal.
+func line(s string) string {
+	const longest = 200
+	if runes := []rune(s); len(runes) > longest {
+		s = string(runes[:longest]) + "…"
+	}
+	return v1alpha1.Printable(s)
 }
 
 func short(commit string) string { return commit[:min(len(commit), 10)] }

@@ -13,7 +13,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -81,6 +83,12 @@ func TestHTTPSWithPasswordAndPrivateAuthority(t *testing.T) {
 
 // sshServer serves git-upload-pack of repositories below root to one key.
 func sshServer(t *testing.T, root string, allowed ssh.PublicKey) (addr string, host ssh.PublicKey) {
+	addr, host, _ = countingServer(t, root, allowed)
+	return addr, host
+}
+
+// countingServer is an sshServer that counts its open connections.
+func countingServer(t *testing.T, root string, allowed ssh.PublicKey) (addr string, host ssh.PublicKey, open *atomic.Int32) {
 	t.Helper()
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -97,6 +105,7 @@ func sshServer(t *testing.T, root string, allowed ssh.PublicKey) (addr string, h
 		return nil, nil
 	}}
 	config.AddHostKey(signer)
+	open = new(atomic.Int32)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -108,10 +117,14 @@ func sshServer(t *testing.T, root string, allowed ssh.PublicKey) (addr string, h
 			if err != nil {
 				return
 			}
-			go serveSSH(conn, config, root)
+			open.Add(1)
+			go func() {
+				defer open.Add(-1)
+				serveSSH(conn, config, root)
+			}()
 		}
 	}()
-	return l.Addr().String(), signer.PublicKey()
+	return l.Addr().String(), signer.PublicKey(), open
 }
 
 func serveSSH(conn net.Conn, config *ssh.ServerConfig, root string) {
@@ -223,6 +236,43 @@ func TestSSH(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 	})
+}
+
+// TestSSHConnectionsAreClosed: a poll that finds nothing new leaves none open.
+func TestSSHConnectionsAreClosed(t *testing.T) {
+	r := newRemote(t)
+	r.push(map[string]string{"a.yaml": "a"})
+	key, public := keyPair(t, "")
+	addr, _, open := countingServer(t, filepath.Dir(r.bare), public)
+	f := opened(t, git.Credentials{Key: key, InsecureIgnoreHostKey: true})
+	for range 5 {
+		if _, err := f.Fetch(t.Context(), secured("ssh://git@"+addr+"/shop.git")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 100 {
+		if open.Load() == 0 {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Errorf("%d connections are open after 5 fetches", open.Load())
+}
+
+// TestSSHHostThatSaysNothing: the fetch ends with its context.
+func TestSSHHostThatSaysNothing(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	key, _ := keyPair(t, "")
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	_, err = opened(t, git.Credentials{Key: key, InsecureIgnoreHostKey: true}).Fetch(ctx, secured("ssh://git@"+l.Addr().String()+"/shop.git"))
+	if err == nil || !strings.Contains(err.Error(), "does not answer") {
+		t.Errorf("%v", err)
+	}
 }
 
 func TestSemver(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
@@ -40,6 +41,9 @@ type Options struct {
 	// MaxSize bounds what one fetch downloads, in bytes. Default 1 GiB.
 	MaxSize int64
 }
+
+// fetchTimeout bounds one fetch, whatever the remote does.
+const fetchTimeout = 10 * time.Minute
 
 // Fetcher keeps the clones. It is safe for concurrent use; fetches of one
 // Source follow one another.
@@ -74,6 +78,8 @@ func (f *Fetcher) Fetch(ctx context.Context, src *v1alpha1.Source) (revision.Rev
 	c := f.clone(src.Name)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	defer cancel()
 	rev, err := c.fetch(ctx, f, src, remote)
 	if err != nil {
 		return revision.Revision{}, fmt.Errorf("fetch %s: %w", display(src.Spec.URL), err)
@@ -114,6 +120,7 @@ func (c *clone) fetch(ctx context.Context, f *Fetcher, src *v1alpha1.Source, rem
 	if err != nil {
 		return revision.Revision{}, err
 	}
+	defer func() { _ = session.Close() }() // over ssh a connection, and a process at its other end
 	refs, err := advertised(ctx, session)
 	if err != nil {
 		return revision.Revision{}, err
@@ -145,9 +152,12 @@ func (c *clone) fetch(ctx context.Context, f *Fetcher, src *v1alpha1.Source, rem
 	// later fetches: a fresh clone mends all of them.
 	c.log.Info("cloning again", "reason", err)
 	rewritten := c.rewrittenTo(want)
-	if session, err = f.session(ctx, src, remote); err != nil {
+	again, err := f.session(ctx, src, remote)
+	if err != nil {
 		return revision.Revision{}, err
 	}
+	defer func() { _ = again.Close() }()
+	session = again
 	if refs, err = advertised(ctx, session); err != nil {
 		return revision.Revision{}, err
 	}

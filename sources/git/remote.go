@@ -86,6 +86,7 @@ func httpClient(allowLocal bool) *http.Client {
 		}
 	}
 	return &http.Client{
+		Timeout: fetchTimeout,
 		Transport: &http.Transport{
 			Proxy:                 http.ProxyFromEnvironment,
 			TLSClientConfig:       &tls.Config{MinVersion: tls.VersionTLS12},

@@ -54,11 +54,41 @@ func (f *Fetcher) sshSession(ctx context.Context, remote *transport.Endpoint, c 
 	config.HostKeyCallback = func(_ string, at net.Addr, key ssh.PublicKey) error { return inWords(check(name, at, key), name, key) }
 	auth := &gitssh.PublicKeys{User: remote.User, Signer: signer}
 	auth.HostKeyCallback = config.HostKeyCallback
-	session, err := gitssh.NewClient(config).NewUploadPackSession(&endpoint, auth)
-	if err != nil {
-		return nil, &ErrUnreachable{Err: err}
+	return connect(ctx, func() (transport.UploadPackSession, error) {
+		return gitssh.NewClient(config).NewUploadPackSession(&endpoint, auth)
+	})
+}
+
+// connect bounds what has no bound of its own: a host that takes a connection
+// and says nothing. What comes too late is closed. When ctx ends later, the
+// session ends with it.
+func connect(ctx context.Context, open func() (transport.UploadPackSession, error)) (transport.UploadPackSession, error) {
+	type result struct {
+		session transport.UploadPackSession
+		err     error
 	}
-	return session, nil
+	limited, cancel := context.WithTimeout(ctx, 2*sshTimeout)
+	defer cancel()
+	done := make(chan result, 1)
+	go func() {
+		session, err := open()
+		done <- result{session, err}
+	}()
+	select {
+	case r := <-done:
+		if r.err != nil {
+			return nil, &ErrUnreachable{Err: r.err}
+		}
+		context.AfterFunc(ctx, func() { _ = r.session.Close() })
+		return r.session, nil
+	case <-limited.Done():
+		go func() {
+			if r := <-done; r.err == nil {
+				_ = r.session.Close()
+			}
+		}()
+		return nil, &ErrUnreachable{Err: fmt.Errorf("the host takes a connection and does not answer: %w", limited.Err())}
+	}
 }
 
 func signerOf(c Credentials) (ssh.Signer, error) {
