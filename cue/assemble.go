@@ -79,6 +79,15 @@ func unique(objects []object, ds []v1alpha1.Diagnostic) ([]object, []v1alpha1.Di
 		if first.Origin == m.Origin && equality.Semantic.DeepEqual(first.Object.Object, m.Object.Object) {
 			continue
 		}
+		if first.Origin == m.Origin {
+			ds = append(ds, v1alpha1.Diagnostic{
+				Severity: v1alpha1.SeverityError,
+				Path:     m.Origin.Path, Line: int32(m.Origin.Line), Column: 1,
+				Object:  m.Object.GetKind() + "/" + m.Object.GetName(),
+				Message: "two folders make it, each in its own way, for a package in a folder includes the files above it; deploy one of the folders, such as the one of an environment",
+			})
+			continue
+		}
 		in := ""
 		if ns := m.Object.GetNamespace(); ns != "" {
 			in = " in the namespace " + ns

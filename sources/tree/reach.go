@@ -48,6 +48,24 @@ func Kustomization(name string) bool {
 // lists a folder too many, and nothing else.
 var upwards = regexp.MustCompile(`[^\s"'=,\[\]{}]*\.\.[^\s"'=,\[\]{}]*`)
 
+// climbing finds the paths that climb: words, and, for a name may hold blanks,
+// whole entries of lists and fields.
+func climbing(content []byte) []string {
+	var out []string
+	for line := range strings.Lines(string(content)) {
+		if !strings.Contains(line, "..") {
+			continue
+		}
+		out = append(out, upwards.FindAllString(line, -1)...)
+		for _, mark := range []string{"- ", ": "} {
+			if _, rest, ok := strings.Cut(line, mark); ok {
+				out = append(out, strings.Trim(rest, " \t\r\n\"'"))
+			}
+		}
+	}
+	return out
+}
+
 // Learn adds what a kustomization names outside; true if that was not known.
 func (r *Reach) Learn(name string, content []byte) bool {
 	if r.learned[name] || len(r.learned) >= maxFiles {
@@ -55,8 +73,8 @@ func (r *Reach) Learn(name string, content []byte) bool {
 	}
 	r.learned[name] = true
 	grown := false
-	for _, word := range upwards.FindAll(content, -1) {
-		p := path.Join(path.Dir(name), string(word))
+	for _, word := range climbing(content) {
+		p := path.Join(path.Dir(name), word)
 		if p == "." || p == ".." || strings.HasPrefix(p, "../") || r.Holds(p) {
 			continue
 		}
