@@ -61,7 +61,7 @@ func Seal(ctx context.Context, inner Store, file string, prefixes ...string) (*S
 	s.keys, err = readKeys(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		if n := countSealed(sealed); n > 0 {
-			return nil, fmt.Errorf("the key file %s is missing, and %d Secrets are sealed with a key that was in it: put back your copy of it", file, n)
+			return nil, fmt.Errorf("the key file %s is missing, and %d sealed values need a key that was in it: put back your copy of it", file, n)
 		}
 		k, err := newKey()
 		if err != nil {

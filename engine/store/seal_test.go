@@ -121,7 +121,7 @@ func TestKeyFileIsLookedAfter(t *testing.T) {
 		mode    os.FileMode
 		want    string
 	}{
-		"missing":       {nil, 0, "is missing, and 1 Secrets are sealed"},
+		"missing":       {nil, 0, "is missing, and 1 sealed values need"},
 		"too open":      {good, 0o644, "has mode 0644"},
 		"empty":         {[]byte{}, 0o600, "holds no key"},
 		"cut off":       {good[:len(good)-10], 0o600, "is damaged"},
