@@ -77,7 +77,8 @@ func (r *repository) fold() error {
 			continue
 		}
 		pack := name[:len(name)-len(".idx")] + ".pack"
-		if err := errors.Join(os.Remove(name), os.Remove(pack)); err != nil {
+		// The pack first: who looks in between must not find one without an index.
+		if err := errors.Join(os.Remove(pack), os.Remove(name)); err != nil {
 			return err
 		}
 	}

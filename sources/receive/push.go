@@ -208,7 +208,9 @@ func (r *repository) adopt(incoming string) error {
 	if err != nil {
 		return fmt.Errorf("store the push: %w", err)
 	}
-	for _, ext := range []string{".pack", ".idx"} { // the index last: it makes the pack known
+	// The pack last: go-git lists packs, and takes one without an index for a
+	// fault of the whole store.
+	for _, ext := range []string{".idx", ".pack"} {
 		for _, e := range entries {
 			if filepath.Ext(e.Name()) != ext {
 				continue

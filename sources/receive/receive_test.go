@@ -329,3 +329,31 @@ func TestEmptyRepository(t *testing.T) {
 		t.Errorf("err = %v", err)
 	}
 }
+
+// TestHalfOfAPackIsRemoved: a process that was killed while it stored a push, or
+// folded packs, leaves one file of two. The next one goes on.
+func TestHalfOfAPackIsRemoved(t *testing.T) {
+	f := setup(t, nil)
+	f.git(f.work, "push", "-q", "origin", "main")
+	dir := filepath.Join(f.dir, "shop.git/objects/pack")
+	packs, err := filepath.Glob(filepath.Join(dir, "pack-*.pack"))
+	if err != nil || len(packs) != 1 {
+		t.Fatalf("packs %v, %v", packs, err)
+	}
+	for _, ext := range []string{".pack", ".idx"} {
+		content, err := os.ReadFile(strings.TrimSuffix(packs[0], ".pack") + ext)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "pack-"+strings.Repeat(map[string]string{".pack": "1", ".idx": "2"}[ext], 40)+ext), content, 0o444); err != nil {
+			t.Fatal(err)
+		}
+	}
+	again := receive.New(receive.Options{Dir: f.dir})
+	if _, err := again.Revision(t.Context(), "shop", v1alpha1.Ref{Branch: "main"}, ""); err != nil {
+		t.Errorf("the repository cannot be read: %v", err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, "pack-*")); len(left) != 2 {
+		t.Errorf("left are %v", left)
+	}
+}

@@ -44,8 +44,34 @@ func openRepository(name, dir string) (*repository, error) {
 			return nil, err
 		}
 	}
+	if err := removeHalves(filepath.Join(dir, "objects/pack")); err != nil {
+		return nil, err
+	}
 	store := openStore(dir)
 	return &repository{name: name, dir: dir, store: store, objects: tree.NewObjects(store)}, nil
+}
+
+// removeHalves removes packs without an index, and indices without a pack: what
+// a process leaves that was killed while it stored a push, which nobody was told
+// of, or while it removed what is in another pack. go-git finds nothing at all in
+// a repository that has one.
+func removeHalves(dir string) error {
+	for ext, other := range map[string]string{".pack": ".idx", ".idx": ".pack"} {
+		names, err := filepath.Glob(filepath.Join(dir, "pack-*"+ext))
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			_, err := os.Stat(strings.TrimSuffix(name, ext) + other)
+			if errors.Is(err, fs.ErrNotExist) {
+				err = os.Remove(name)
+			}
+			if err != nil {
+				return fmt.Errorf("mend the repository: %w", err)
+			}
+		}
+	}
+	return nil
 }
 
 // initialise makes an empty bare repository.
