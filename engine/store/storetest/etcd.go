@@ -53,7 +53,8 @@ func StartSecureEtcd(t testing.TB, certs Certs, members int, args ...string) *Et
 	var cluster []string
 	for i := range members {
 		m := &member{client: FreeAddress(t)}
-		peer := "http://" + FreeAddress(t)
+		// Nobody else uses this address of the machine, whatever the port.
+		peer := "http://" + freeOn(t, fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254)))
 		name := fmt.Sprintf("m%d", i)
 		cluster = append(cluster, name+"="+peer)
 		m.args = append([]string{
@@ -76,9 +77,11 @@ func StartSecureEtcd(t testing.TB, certs Certs, members int, args ...string) *Et
 
 // FreeAddress is one that nobody listens on, with a port that the kernel gives
 // to nobody who does not ask for it: it is still free when it is used.
-func FreeAddress(t testing.TB) string {
+func FreeAddress(t testing.TB) string { return freeOn(t, "127.0.0.1") }
+
+func freeOn(t testing.TB, host string) string {
 	for range 100 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(20_000)))
+		l, err := net.Listen("tcp", fmt.Sprintf("%s:%d", host, 10_000+rand.IntN(20_000)))
 		if err == nil {
 			defer l.Close()
 			return l.Addr().String()
