@@ -174,12 +174,14 @@ type run struct {
 	halves []document.Problem
 	// panicked is what the evaluator failed with; empty when it did not.
 	panicked string
+	// makesSecrets: what is hidden in the package may become a Secret.
+	makesSecrets bool
 	// hidden are the strings that no message may hold.
 	hidden map[string]bool
 }
 
 func (e *Evaluator) run(p Package, definitions map[string][]byte) (r *run) {
-	r = &run{pkg: p, hidden: map[string]bool{}, from: map[*document.Node]cue.Value{}}
+	r = &run{pkg: p, makesSecrets: makesSecrets(p), hidden: map[string]bool{}, from: map[*document.Node]cue.Value{}}
 	// The evaluator panics on some values that hold a conflict. What was found
 	// until then is kept, and the other of the two evaluations tells the fault.
 	defer func() {

@@ -233,9 +233,9 @@ var (
 	secretive = regexp.MustCompile(`(?i)secret|password|passwd|token|stringData|credential|privatekey`)
 )
 
-// mentionsSecrets reports whether the package may make a Secret.
-func (r *run) mentionsSecrets() bool {
-	for _, content := range r.pkg.Files {
+// makesSecrets reports whether a package may make a Secret.
+func makesSecrets(p Package) bool {
+	for _, content := range p.Files {
 		if secrets.Match(content) {
 			return true
 		}
@@ -254,7 +254,7 @@ func (r *run) redact(message string, at []string, value cue.Value) string {
 		if kind, ok := objectKind(v); ok && kind == "Secret" {
 			inSecret = true
 		}
-		if secretive.MatchString(part) || r.mentionsSecrets() && (strings.HasPrefix(part, "_") || strings.HasPrefix(part, "#")) {
+		if secretive.MatchString(part) || r.makesSecrets && (strings.HasPrefix(part, "_") || strings.HasPrefix(part, "#")) {
 			inSecret = true // a hidden field may be what a Secret is made of
 		}
 		v = child(v, part)

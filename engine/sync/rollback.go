@@ -23,6 +23,8 @@ type target struct {
 	// not asked.
 	kept []manifest.Manifest
 	back bool
+	// asked: somebody wants to go back, it does not happen by itself.
+	asked bool
 }
 
 // check plans the target against the live cluster.
@@ -32,7 +34,7 @@ func (t *target) check(ctx context.Context, e *Engine, src *v1alpha1.Source) (Ou
 	}
 	// What the newer commit made is deleted. Whoever asks for that may; what
 	// happens by itself waits like any commit.
-	a := approval{all: src.Annotations[v1alpha1.AnnotationApprove] == t.rev.Commit, count: src.Annotations[v1alpha1.AnnotationRollback] != ""}
+	a := approval{all: src.Annotations[v1alpha1.AnnotationApprove] == t.rev.Commit, count: t.asked}
 	return e.plan(ctx, src, t.rev.Commit, manifest.Set{Manifests: t.kept}, a)
 }
 
@@ -56,7 +58,7 @@ func (r *runner) target(ctx context.Context, src *v1alpha1.Source, newest string
 		return nil, nil
 	}
 	r.status.RolledBack = back
-	t := &target{rev: revision.Revision{Commit: back.To}, kept: objects, back: true}
+	t := &target{rev: revision.Revision{Commit: back.To}, kept: objects, back: true, asked: back.Asked}
 	for _, h := range r.status.History {
 		if h.ID == back.To {
 			t.rev.Author, t.rev.Email, t.rev.Subject, t.rev.Time = h.Author, h.Email, h.Subject, h.Time.Time

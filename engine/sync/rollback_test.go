@@ -138,3 +138,26 @@ func TestRevisionsOfASourceThatIsGoneAreDropped(t *testing.T) {
 		return ""
 	})
 }
+
+// TestAutomaticRollbackIsHeldLikeAnyCommit: going back by itself deletes what the
+// newer commit made, and more than maxPrune of it waits, whatever was asked for
+// at another time. What is asked for goes ahead.
+func TestAutomaticRollbackIsHeldLikeAnyCommit(t *testing.T) {
+	f := start(t)
+	createSource(t, f)
+	f.change(t, func(s *v1alpha1.SourceSpec) {
+		s.HealthTimeout, s.Rollback = &metav1.Duration{Duration: 300 * time.Millisecond}, v1alpha1.RollbackAutomatic
+	})
+	f.annotate(t, map[string]string{v1alpha1.AnnotationRollback: "c7 instead of c8"})
+	f.push(t, "c1", "", fmt.Sprintf(web, 1, "v1"), ready())
+	more := fmt.Sprintf(web, 1, "broken") + "---\n" + configMap("a", "1") + "---\n" + configMap("b", "1") + "---\n" + configMap("c", "1")
+	f.push(t, "c2", "", more, metav1.Condition{Type: "Ready", Status: metav1.ConditionFalse, Reason: "PruneHeld", Message: "would delete 3 of 4 objects"})
+	if got := f.configMaps(t); got != "a=1 b=1 c=1" {
+		t.Errorf("while it is held: %s", got)
+	}
+	f.annotate(t, map[string]string{v1alpha1.AnnotationApprove: "c1"})
+	f.await(t, "c2", backed())
+	if got := f.configMaps(t); got != "" {
+		t.Errorf("after the approval: %s", got)
+	}
+}
