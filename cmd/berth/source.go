@@ -29,19 +29,28 @@ func onSource(use, short, long, example string, do func(context.Context, *remote
 	cmd := &cobra.Command{
 		Use: use + " SOURCE", Short: short, Long: long, Example: example, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r, err := c.open()
+			r, s, err := c.source(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
-			var s v1alpha1.Source
-			if err := r.Get(cmd.Context(), types.NamespacedName{Name: args[0]}, &s); err != nil {
-				return err
-			}
-			return do(cmd.Context(), r, &s, cmd.OutOrStdout())
+			return do(cmd.Context(), r, s, cmd.OutOrStdout())
 		},
 	}
 	c.register(cmd.Flags())
 	return cmd
+}
+
+// source opens the server and reads a Source.
+func (c *connection) source(ctx context.Context, name string) (*remote, *v1alpha1.Source, error) {
+	r, err := c.open()
+	if err != nil {
+		return nil, nil, err
+	}
+	var s v1alpha1.Source
+	if err := r.Get(ctx, types.NamespacedName{Name: name}, &s); err != nil {
+		return nil, nil, err
+	}
+	return r, &s, nil
 }
 
 // change updates a Source until nobody was faster.
@@ -240,18 +249,14 @@ berth history SOURCE shows the commits, and which of them are kept.`,
   berth rollback shop --undo`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r, err := c.open()
+			r, s, err := c.source(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
-			var s v1alpha1.Source
-			if err := r.Get(cmd.Context(), types.NamespacedName{Name: args[0]}, &s); err != nil {
-				return err
-			}
 			if undo {
-				return undoRollback(cmd.Context(), r, &s, cmd.OutOrStdout())
+				return undoRollback(cmd.Context(), r, s, cmd.OutOrStdout())
 			}
-			return rollback(cmd.Context(), r, &s, append(args, "")[1], cmd.OutOrStdout())
+			return rollback(cmd.Context(), r, s, append(args, "")[1], cmd.OutOrStdout())
 		},
 	}
 	c.register(cmd.Flags())
