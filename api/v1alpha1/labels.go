@@ -16,6 +16,15 @@ const (
 	// AnnotationReplace set to "allowed" lets a change of an immutable field
 	// delete and create the object.
 	AnnotationReplace = "berth.dev/replace"
+	// AnnotationWave is a whole number, 0 without it: an object is written when
+	// those of lower waves are healthy.
+	AnnotationWave = "berth.dev/wave"
+	// AnnotationHook makes a Job one that runs once for each commit: "pre", before
+	// the rest is written, or "post", once that is healthy.
+	AnnotationHook = "berth.dev/hook"
+	// AnnotationHookCleanup says when the Job of a hook is deleted: "next", the
+	// default, when the next commit's hooks run; "succeeded", as soon as it has.
+	AnnotationHookCleanup = "berth.dev/hook-cleanup"
 	// AnnotationRole on a ServiceAccount is what its Pods may do in the API:
 	// "viewer" or "admin".
 	AnnotationRole = "berth.dev/role"
@@ -41,6 +50,10 @@ const (
 const (
 	PruneDisabled  = "disabled"
 	ReplaceAllowed = "allowed"
+	HookPre        = "pre"
+	HookPost       = "post"
+	CleanupNext    = "next"
+	CleanupSuccess = "succeeded"
 	RoleViewer     = "viewer"
 	RoleAdmin      = "admin"
 )

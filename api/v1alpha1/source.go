@@ -52,6 +52,28 @@ type SourceSpec struct {
 	// Namespaces that the Source may touch; * stands for any characters.
 	// Empty means all.
 	Namespaces []string `json:"namespaces,omitempty"`
+	// Kinds that the Source may hold, such as Deployment. Empty means all.
+	Kinds []string `json:"kinds,omitempty"`
+	// Verify wants the commit, or the tag that names it, to be signed.
+	Verify *Verify `json:"verify,omitempty"`
+	// Submodules fetches the repositories that the path refers to. Without it a
+	// submodule within the path is an error.
+	Submodules bool `json:"submodules,omitempty"`
+	// LFS fetches the files within the path that are kept in Git LFS. Without it
+	// such a file is an error.
+	LFS bool `json:"lfs,omitempty"`
+	// MaxSize is what the repository may take of the disk. Default 1Gi.
+	MaxSize *resource.Quantity `json:"maxSize,omitempty"`
+	// Decryption names the Secret with the keys of encrypted files.
+	Decryption *Decryption `json:"decryption,omitempty"`
+	// DependsOn are Sources that must be Ready before a commit of this one is
+	// applied.
+	DependsOn []string `json:"dependsOn,omitempty"`
+	// SyncWindows say when commits are applied. A Deny window that is open keeps
+	// them back; with Allow windows, one of those must be open.
+	SyncWindows []SyncWindow `json:"syncWindows,omitempty"`
+	// Notifications say whom to tell of a failure, and of the recovery from it.
+	Notifications []Notification `json:"notifications,omitempty"`
 	// Prune deletes what the Source owns and its content no longer holds.
 	// Default true.
 	Prune *bool `json:"prune,omitempty"`
@@ -103,6 +125,49 @@ type Credentials struct {
 	InsecureIgnoreHostKey bool `json:"insecureIgnoreHostKey,omitempty"`
 }
 
+// Verify says whose signature is trusted. Both fields hold public keys, so they
+// stand in the Source. One signature that is made by one of them is enough.
+type Verify struct {
+	// AllowedSigners are lines of OpenSSH's allowed_signers file, as ssh-keygen(1)
+	// describes them: principals, options and a public key.
+	AllowedSigners string `json:"allowedSigners,omitempty"`
+	// OpenPGPKeys are public keys in ASCII armor.
+	OpenPGPKeys string `json:"openPGPKeys,omitempty"`
+}
+
+// Decryption names the Secret with the age identities that open files encrypted
+// with SOPS or age: each key whose name ends with .agekey.
+type Decryption struct {
+	SecretName string `json:"secretName"`
+	// SecretNamespace is where the Secret is. Default: spec.targetNamespace.
+	SecretNamespace string `json:"secretNamespace,omitempty"`
+}
+
+// SyncWindow is a time that comes again and again.
+type SyncWindow struct {
+	// Kind is Allow or Deny.
+	Kind string `json:"kind"`
+	// Schedule is when the window opens, in the five fields of cron.
+	Schedule string `json:"schedule"`
+	// Duration is how long it stays open.
+	Duration metav1.Duration `json:"duration"`
+	// TimeZone of the schedule, such as Europe/Berlin. Default UTC.
+	TimeZone string `json:"timeZone,omitempty"`
+}
+
+// Notification is a receiver of messages.
+type Notification struct {
+	// Type of the message's body: Generic, the default, is a JSON object with the
+	// fields source, commit, state, reason and message; Slack is what Slack and
+	// those compatible with it take.
+	Type string `json:"type,omitempty"`
+	// SecretName is a Secret with the key url, and for Generic optionally the key
+	// secret, which the body is signed with: header X-Berth-Signature-256.
+	SecretName string `json:"secretName"`
+	// SecretNamespace is where the Secret is. Default: spec.targetNamespace.
+	SecretNamespace string `json:"secretNamespace,omitempty"`
+}
+
 // Webhook names the Secret that calls are signed with.
 type Webhook struct {
 	// SecretName is a Secret with the key secret.
@@ -125,10 +190,12 @@ type SourceStatus struct {
 	Objects map[string]int32 `json:"objects,omitempty"`
 	// History of the commits that were applied, the newest first: the last 20.
 	History []AppliedCommit `json:"history,omitempty"`
+	// Hooks that ran, the newest first: the last 40.
+	Hooks []HookRun `json:"hooks,omitempty"`
 	// RolledBack is set while the newest commit is not applied because it was
 	// rolled back.
 	RolledBack *RolledBack `json:"rolledBack,omitempty"`
-	// Conditions: Fetched, Compiled, Applied, Healthy, Ready.
+	// Conditions: Fetched, Verified, Compiled, Applied, Healthy, Ready.
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 	// Timeline of the last change, one entry per stage that was reached.
 	Timeline []Stage `json:"timeline,omitempty"`
@@ -144,6 +211,9 @@ type Commit struct {
 	Email   string      `json:"email,omitempty"`
 	Subject string      `json:"subject,omitempty"`
 	Time    metav1.Time `json:"time,omitempty"`
+	// SignedBy says whose signature was found and trusted, where spec.verify
+	// wants one.
+	SignedBy string `json:"signedBy,omitempty"`
 }
 
 // AppliedCommit is a commit that was the desired state of the cluster, or is.
@@ -178,6 +248,34 @@ const (
 	RollbackNone      = "None"
 	RollbackAutomatic = "Automatic"
 )
+
+// Values of SyncWindow.Kind.
+const (
+	WindowAllow = "Allow"
+	WindowDeny  = "Deny"
+)
+
+// Values of Notification.Type.
+const (
+	NotificationGeneric = "Generic"
+	NotificationSlack   = "Slack"
+)
+
+// HookRun is a Job that ran before or after a commit was applied.
+type HookRun struct {
+	// Commit is its full ID.
+	Commit string `json:"commit"`
+	// Phase is pre or post.
+	Phase string `json:"phase"`
+	// Namespace and Name of the Job in the repository; the Job in the cluster has
+	// the commit in its name.
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	// Succeeded is set when it ended well, Failed says why it did not. Neither:
+	// it runs.
+	Succeeded bool   `json:"succeeded,omitempty"`
+	Failed    string `json:"failed,omitempty"`
+}
 
 // Stage is one step of a commit's way into the cluster.
 type Stage struct {
@@ -218,6 +316,7 @@ type Diagnostic struct {
 // Condition types of a Source.
 const (
 	ConditionFetched  = "Fetched"
+	ConditionVerified = "Verified"
 	ConditionCompiled = "Compiled"
 	ConditionApplied  = "Applied"
 	ConditionHealthy  = "Healthy"
@@ -241,4 +340,10 @@ const (
 	ReasonRolledBack      = "RolledBack"
 	ReasonNotKept         = "RevisionNotKept"
 	ReasonHistoryRewrite  = "HistoryRewritten"
+	ReasonVerifyFailed    = "VerifyFailed"
+	ReasonTooLarge        = "TooLarge"
+	ReasonDependency      = "DependencyNotReady"
+	ReasonOutsideWindow   = "OutsideSyncWindow"
+	ReasonHookFailed      = "HookFailed"
+	ReasonWave            = "WaitsForWave"
 )

@@ -47,6 +47,26 @@ func Validate(s *Source) field.ErrorList {
 	if r := s.Spec.Rollback; r != "" && r != RollbackNone && r != RollbackAutomatic {
 		errs = append(errs, field.NotSupported(spec.Child("rollback"), r, []string{RollbackNone, RollbackAutomatic}))
 	}
+	if v := s.Spec.Verify; v != nil && v.AllowedSigners == "" && v.OpenPGPKeys == "" {
+		errs = append(errs, field.Required(spec.Child("verify"), "name the keys that are trusted: allowedSigners or openPGPKeys"))
+	}
+	if m := s.Spec.MaxSize; m != nil && m.Sign() <= 0 {
+		errs = append(errs, field.Invalid(spec.Child("maxSize"), m.String(), "must be more than 0, such as 1Gi"))
+	}
+	if d := s.Spec.Decryption; d != nil {
+		errs = append(errs, validateSecret(d.SecretName, d.SecretNamespace, spec.Child("decryption"))...)
+	}
+	errs = append(errs, validateDependencies(s, spec.Child("dependsOn"))...)
+	for i := range s.Spec.SyncWindows {
+		errs = append(errs, validateWindow(&s.Spec.SyncWindows[i], spec.Child("syncWindows").Index(i))...)
+	}
+	for i, n := range s.Spec.Notifications {
+		at := spec.Child("notifications").Index(i)
+		if n.Type != NotificationGeneric && n.Type != NotificationSlack {
+			errs = append(errs, field.NotSupported(at.Child("type"), n.Type, []string{NotificationGeneric, NotificationSlack}))
+		}
+		errs = append(errs, validateSecret(n.SecretName, n.SecretNamespace, at)...)
+	}
 	if c := s.Spec.Compile; c != nil {
 		errs = append(errs, validateLimits(c, spec.Child("compile"))...)
 	}
@@ -57,6 +77,38 @@ func Validate(s *Source) field.ErrorList {
 		if n, err := intstr.GetScaledValueFromIntOrPercent(m, 100, true); err != nil || n < 0 {
 			errs = append(errs, field.Invalid(spec.Child("maxPrune"), m.String(), "must be a number or a percentage, such as 10 or 50%"))
 		}
+	}
+	return errs
+}
+
+func validateDependencies(s *Source, at *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	seen := map[string]bool{}
+	for i, name := range s.Spec.DependsOn {
+		switch {
+		case name == s.Name:
+			errs = append(errs, field.Invalid(at.Index(i), name, "a Source cannot wait for itself"))
+		case seen[name]:
+			errs = append(errs, field.Duplicate(at.Index(i), name))
+		}
+		seen[name] = true
+		for _, msg := range validation.IsDNS1123Label(name) {
+			errs = append(errs, field.Invalid(at.Index(i), name, msg))
+		}
+	}
+	return errs
+}
+
+func validateWindow(w *SyncWindow, at *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if w.Kind != WindowAllow && w.Kind != WindowDeny {
+		errs = append(errs, field.NotSupported(at.Child("kind"), w.Kind, []string{WindowAllow, WindowDeny}))
+	}
+	if _, err := w.Times(); err != nil {
+		errs = append(errs, field.Invalid(at, w.Schedule, err.Error()))
+	}
+	if w.Duration.Duration < time.Minute || w.Duration.Duration > 7*24*time.Hour {
+		errs = append(errs, field.Invalid(at.Child("duration"), w.Duration.Duration.String(), "must be from 1m to 168h"))
 	}
 	return errs
 }

@@ -41,7 +41,21 @@ func TestValidate(t *testing.T) {
 		"two refs":               {func(s *Source) { s.Spec.Ref = Ref{Branch: "a", Tag: "b"} }, "spec.ref"},
 		"path leaves":            {func(s *Source) { s.Spec.Path = "../x" }, "spec.path"},
 		"too often":              {func(s *Source) { s.Spec.Interval = &metav1.Duration{Duration: time.Millisecond} }, "spec.interval"},
-		"folder with a slash":    {func(s *Source) { s.Spec.Path = "deploy/" }, ""},
+		"keys":                   {func(s *Source) { s.Spec.Verify = &Verify{AllowedSigners: "x"} }, ""},
+		"no keys":                {func(s *Source) { s.Spec.Verify = &Verify{} }, "allowedSigners or openPGPKeys"},
+		"waits for itself":       {func(s *Source) { s.Spec.DependsOn = []string{"shop"} }, "cannot wait for itself"},
+		"waits twice":            {func(s *Source) { s.Spec.DependsOn = []string{"a", "a"} }, "spec.dependsOn[1]"},
+		"window": {func(s *Source) {
+			s.Spec.SyncWindows = []SyncWindow{{Kind: WindowDeny, Schedule: "0 0 30 2 *", Duration: metav1.Duration{Duration: time.Hour}}}
+		}, "never comes"},
+		"window's zone": {func(s *Source) {
+			s.Spec.SyncWindows = []SyncWindow{{Kind: WindowDeny, Schedule: "0 0 * * *", TimeZone: "Berlin", Duration: metav1.Duration{Duration: time.Hour}}}
+		}, "Europe/Berlin"},
+		"window's length": {func(s *Source) {
+			s.Spec.SyncWindows = []SyncWindow{{Kind: WindowDeny, Schedule: "0 0 * * *"}}
+		}, "duration"},
+		"receiver":            {func(s *Source) { s.Spec.Notifications = []Notification{{Type: "Mail", SecretName: "x"}} }, "notifications[0].type"},
+		"folder with a slash": {func(s *Source) { s.Spec.Path = "deploy/" }, ""},
 	} {
 		s := &Source{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}
 		SetDefaults(s)
