@@ -13,6 +13,9 @@ const (
 	AnnotationAdopted = "berth.dev/adopted"
 	// AnnotationPrune set to "disabled" keeps an object that its Source no longer holds.
 	AnnotationPrune = "berth.dev/prune"
+	// AnnotationHandOver names another Source: the object goes over to it, without
+	// being deleted, when that one holds it or this one no longer does.
+	AnnotationHandOver = "berth.dev/hand-over"
 	// AnnotationReplace set to "allowed" lets a change of an immutable field
 	// delete and create the object.
 	AnnotationReplace = "berth.dev/replace"
@@ -33,7 +36,8 @@ const (
 // Annotations that people, or the commands of berth, write on a Source.
 const (
 	// AnnotationApprove is the full ID of a commit whose deletions beyond
-	// spec.maxPrune are approved.
+	// spec.maxPrune are approved. With ApproveNow behind it, the commit does not
+	// wait for its sync window either.
 	AnnotationApprove = "berth.dev/approve"
 	// AnnotationSync asks for a look at the repository now; any change of the
 	// value does. It is a time by custom.
@@ -42,9 +46,22 @@ const (
 	// commit that is kept and of the newest one. It holds until there is another
 	// newest one, or it is taken off.
 	AnnotationRollback = "berth.dev/rollback"
-	// AnnotationSuspended says in words who suspended the Source, when and why.
+	// AnnotationSuspended suspends the Source, as spec.suspend does, and says in
+	// words who did it, when and why.
 	AnnotationSuspended = "berth.dev/suspended"
 )
+
+// AskedAnnotations are those with which people ask something of a Source. They
+// are never in Git.
+func AskedAnnotations() []string {
+	return []string{AnnotationApprove, AnnotationSync, AnnotationRollback, AnnotationSuspended}
+}
+
+// Suspended reports whether the Source is suspended, by its specification or by
+// somebody's command.
+func (s *Source) Suspended() bool {
+	return s.Spec.Suspend || s.Annotations[AnnotationSuspended] != ""
+}
 
 // Values of the annotations above.
 const (
@@ -57,6 +74,9 @@ const (
 	RoleViewer     = "viewer"
 	RoleAdmin      = "admin"
 )
+
+// ApproveNow stands behind the commit of AnnotationApprove.
+const ApproveNow = " now"
 
 // RollbackSeparator stands between the two commits of AnnotationRollback.
 const RollbackSeparator = " instead of "

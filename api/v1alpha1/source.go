@@ -288,9 +288,11 @@ type Stage struct {
 
 // Stages of a timeline, in their order.
 const (
-	StagePushed    = "pushed"
-	StageFetched   = "fetched"
-	StageCompiled  = "compiled"
+	StagePushed   = "pushed"
+	StageFetched  = "fetched"
+	StageCompiled = "compiled"
+	// StageWave has the number of a wave behind it, as in "wave 1": it was written.
+	StageWave      = "wave"
 	StageApplied   = "applied"
 	StageScheduled = "scheduled"
 	StageStarted   = "started"

@@ -151,6 +151,9 @@ func (g *pushGate) Check(ctx context.Context, p receive.Push, out io.Writer) err
 	if deployed && result.Held != "" {
 		fmt.Fprintf(out, "held: the push %s; to go ahead: berth approve %s, or a commit with the trailer \"%s: true\"\n", result.Held, src.Name, v1alpha1.TrailerAllowPrune)
 	}
+	if later := result.Later; deployed && later.Reason != "" {
+		fmt.Fprintf(out, "later: it %s\n", later.Message)
+	}
 	if !deployed {
 		fmt.Fprintf(out, "branch %s is not deployed (Source %s deploys %s): this is what it would change\n", branch, src.Name, src.Spec.Ref.Branch)
 	}

@@ -80,7 +80,7 @@ func syncCommand() *cobra.Command {
 		`  berth sync shop
   berth sync shop && berth status shop --watch`,
 		func(ctx context.Context, r *remote, s *v1alpha1.Source, out io.Writer) error {
-			if s.Spec.Suspend {
+			if s.Suspended() {
 				return fmt.Errorf("the Source %s is suspended; berth resume %s first", s.Name, s.Name)
 			}
 			err := change(ctx, r, s, func(s *v1alpha1.Source) {
@@ -99,7 +99,7 @@ func suspendCommand() *cobra.Command {
 		`  berth suspend shop --reason "the sale is on, no changes until Monday"
   berth resume shop`,
 		func(ctx context.Context, r *remote, s *v1alpha1.Source, out io.Writer) error {
-			if s.Spec.Suspend {
+			if s.Suspended() {
 				fmt.Fprintf(out, "suspended already %s\n", s.Annotations[v1alpha1.AnnotationSuspended])
 				return nil
 			}
@@ -112,7 +112,6 @@ func suspendCommand() *cobra.Command {
 				words += ": " + reason
 			}
 			err = change(ctx, r, s, func(s *v1alpha1.Source) {
-				s.Spec.Suspend = true
 				annotate(s, v1alpha1.AnnotationSuspended, words)
 			})
 			if err == nil {
@@ -127,7 +126,7 @@ func suspendCommand() *cobra.Command {
 func resumeCommand() *cobra.Command {
 	return onSource("resume", "Go on with a Source that was suspended", "", `  berth resume shop`,
 		func(ctx context.Context, r *remote, s *v1alpha1.Source, out io.Writer) error {
-			if !s.Spec.Suspend {
+			if !s.Suspended() {
 				fmt.Fprintln(out, "it is not suspended")
 				return nil
 			}
@@ -144,7 +143,7 @@ func resumeCommand() *cobra.Command {
 
 func approveCommand() *cobra.Command {
 	var commit string
-	cmd := onSource("approve", "Let a commit go ahead whose deletions are held",
+	cmd := onSource("approve", "Let a commit go ahead that is held, or waits for its sync window",
 		`Let a commit go ahead that deletes more than spec.maxPrune of its Source allows,
 everything, or a Namespace with what others keep in it. The approval is for the
 one commit: another one that deletes as much waits again.`,
@@ -163,12 +162,19 @@ one commit: another one that deletes as much waits again.`,
 				return fmt.Errorf("the newest commit of %s is %s, not %s; look at it again before you approve", s.Name, shortID(id), commit)
 			}
 			held := meta.FindStatusCondition(s.Status.Conditions, v1alpha1.ConditionApplied)
-			if held == nil || held.Reason != v1alpha1.ReasonPruneHeld {
+			late := held != nil && held.Reason == v1alpha1.ReasonOutsideWindow
+			if held == nil || held.Reason != v1alpha1.ReasonPruneHeld && !late {
 				fmt.Fprintf(out, "commit %s is not held; nothing was changed\n", shortID(id))
 				return nil
 			}
-			err := change(ctx, r, s, func(s *v1alpha1.Source) { annotate(s, v1alpha1.AnnotationApprove, id) })
-			if err == nil {
+			value := id
+			if late {
+				value += v1alpha1.ApproveNow
+			}
+			err := change(ctx, r, s, func(s *v1alpha1.Source) { annotate(s, v1alpha1.AnnotationApprove, value) })
+			if err == nil && late {
+				fmt.Fprintf(out, "approved %s, which does not wait for its sync window\n", shortID(id))
+			} else if err == nil {
 				fmt.Fprintf(out, "approved %s, which %s\n", shortID(id), strings.SplitN(held.Message, ";", 2)[0])
 			}
 			return err
@@ -265,7 +271,7 @@ berth history SOURCE shows the commits, and which of them are kept.`,
 }
 
 func rollback(ctx context.Context, r *remote, s *v1alpha1.Source, commit string, out io.Writer) error {
-	if s.Spec.Suspend {
+	if s.Suspended() {
 		return fmt.Errorf("the Source %s is suspended; berth resume %s first", s.Name, s.Name)
 	}
 	if s.Status.Observed == nil || s.Status.Applied == nil {

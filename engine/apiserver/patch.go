@@ -81,9 +81,10 @@ func (s *Server) patchOnce(q *request, language types.PatchType, body []byte) (c
 	if err != nil {
 		return nil, 0, err
 	}
+	var refused error
 	if exists && q.subresource == "" {
-		if err := s.unowned(q, live); err != nil {
-			return nil, 0, err
+		if refused = s.unowned(q, live); refused != nil && q.row.Kind != "Source" {
+			return nil, 0, refused
 		}
 	}
 	var next client.Object
@@ -98,7 +99,10 @@ func (s *Server) patchOnce(q *request, language types.PatchType, body []byte) (c
 	if next.GetName() != q.name || next.GetNamespace() != q.namespace {
 		return nil, 0, apierrors.NewBadRequest("a patch cannot change the name or namespace of an object")
 	}
-	if q.subresource == "" {
+	if refused != nil && !asks(live, next) {
+		return nil, 0, refused
+	}
+	if q.subresource == "" && refused == nil {
 		if err := s.unmanaged(next, q); err != nil {
 			return nil, 0, err
 		}

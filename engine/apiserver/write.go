@@ -144,14 +144,25 @@ func (s *Server) unowned(q *request, live client.Object) error {
 
 // incoming is the object of a request that may be written.
 func (s *Server) incoming(q *request) (client.Object, error) {
-	if err := s.writable(q); err != nil {
-		return nil, err
+	refused := s.writable(q)
+	if refused != nil && !(q.row.Kind == "Source" && apierrors.IsForbidden(refused)) {
+		return nil, refused
 	}
 	obj, err := q.object()
 	if err != nil {
 		return nil, err
 	}
-	return obj, s.unmanaged(obj, q)
+	if refused == nil {
+		return obj, s.unmanaged(obj, q)
+	}
+	live := &v1alpha1.Source{}
+	if err := s.Resources.Get(q.Context(), types.NamespacedName{Name: q.name}, live); err != nil {
+		return nil, err
+	}
+	if !asks(live, obj) {
+		return nil, refused
+	}
+	return obj, nil
 }
 
 func (s *Server) create(w http.ResponseWriter, q *request) error {

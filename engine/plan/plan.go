@@ -28,6 +28,8 @@ const (
 	// Release: the object was there before its Source, so it stays and is no
 	// longer managed.
 	Release Action = "release"
+	// HandOver: the object goes over to another Source as it is.
+	HandOver Action = "hand over"
 	// Keep: the object is no longer wanted, but an annotation protects it.
 	Keep Action = "keep"
 	// Touch: only the place in the repository moved.
@@ -65,6 +67,8 @@ type Desired struct {
 	// Immutable says why the live object cannot be changed into this one; empty
 	// when it can.
 	Immutable string
+	// Wave in which it is written: when what is in lower ones is healthy.
+	Wave int
 }
 
 // Owned is a live object that the Source owns.
@@ -93,6 +97,8 @@ type Step struct {
 	Fields []Field `json:"fields,omitempty"`
 	// Why an object is replaced or kept.
 	Why string `json:"why,omitempty"`
+	// Wave in which the object is written; deletions come with the last.
+	Wave int `json:"-"`
 	// Desired is what is written; nil for a deletion.
 	Desired client.Object `json:"-"`
 	// Live is what was compared; nil for a creation.
@@ -108,6 +114,8 @@ type Plan struct {
 	Unchanged int `json:"unchanged"`
 	// Owned counts what the Source owns before the plan is carried out.
 	Owned int `json:"owned"`
+	// Waves of what is wanted, in their order.
+	Waves []int `json:"waves"`
 }
 
 // Make compares.
@@ -128,8 +136,9 @@ func Make(in Input) Plan {
 			p.Steps = append(p.Steps, remove(o, in.Prune))
 		}
 	}
+	p.Waves = waves(in.Wanted)
 	slices.SortStableFunc(p.Steps, func(a, b Step) int {
-		return cmp.Or(cmp.Compare(order(a), order(b)), compareKeys(a.Key, b.Key))
+		return cmp.Or(compareWaves(a, b), cmp.Compare(order(a), order(b)), compareKeys(a.Key, b.Key))
 	})
 	return p
 }
@@ -142,7 +151,7 @@ func (p Plan) last(k Key) (Step, bool) {
 }
 
 func compare(d Desired, commit string) (Step, bool) {
-	s := Step{Key: d.Key, Origin: d.Origin, Desired: d.Object, Live: d.Live}
+	s := Step{Key: d.Key, Origin: d.Origin, Desired: d.Object, Live: d.Live, Wave: d.Wave}
 	if d.Live == nil {
 		mark(d.Object, commit)
 		s.Action = Create
@@ -163,8 +172,11 @@ func compare(d Desired, commit string) (Step, bool) {
 		s.Action = Touch
 		return s, true
 	}
-	if d.Live.GetLabels()[v1alpha1.LabelSource] == "" {
+	switch from := d.Live.GetLabels()[v1alpha1.LabelSource]; {
+	case from == "":
 		s.Why = "it was there before, and comes under the Source"
+	case from != d.Object.GetLabels()[v1alpha1.LabelSource]:
+		s.Why = "it comes over from Source " + from
 	}
 	mark(d.Object, commit)
 	s.Action = Change
@@ -189,6 +201,8 @@ func remove(o Owned, prune bool) Step {
 	switch {
 	case a[v1alpha1.AnnotationPrune] == v1alpha1.PruneDisabled:
 		s.Action, s.Why = Keep, "annotation "+v1alpha1.AnnotationPrune+": "+v1alpha1.PruneDisabled
+	case a[v1alpha1.AnnotationHandOver] != "":
+		s.Action, s.Why = HandOver, "it goes over to Source "+a[v1alpha1.AnnotationHandOver]
 	case a[v1alpha1.AnnotationAdopted] != "":
 		s.Action, s.Why = Release, "it was there before the Source"
 	case !prune:
@@ -214,7 +228,7 @@ func originOf(obj client.Object) manifest.Origin {
 // run with them, and deletions last, Namespaces last of all.
 func order(s Step) int {
 	switch s.Action {
-	case Delete, Release, Keep:
+	case Delete, Release, HandOver, Keep:
 		if s.Key.Kind == "Namespace" {
 			return 4
 		}

@@ -18,7 +18,7 @@ func (p Plan) Summary() string {
 	for _, a := range []struct {
 		action Action
 		words  string
-	}{{Create, "to create"}, {Change, "to change"}, {Replace, "to replace"}, {Delete, "to delete"}, {Release, "to release"}, {Keep, "kept"}} {
+	}{{Create, "to create"}, {Change, "to change"}, {Replace, "to replace"}, {Delete, "to delete"}, {Release, "to release"}, {HandOver, "to hand over"}, {Keep, "kept"}} {
 		if n := p.Count(a.action); n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, a.words))
 		}
@@ -45,7 +45,7 @@ func symbol(a Action) string {
 		return "±"
 	case Delete:
 		return "-"
-	case Release:
+	case Release, HandOver:
 		return "○"
 	}
 	return "="

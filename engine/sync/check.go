@@ -28,12 +28,15 @@ type Outcome struct {
 	Held string
 	// Waits says what must be gone first; empty when nothing must.
 	Waits string
+	// Later says why it would be applied later.
+	Later Later
 	// Objects counts what the revision holds, by kind.
 	Objects map[string]int32
 	// manifests are what the revision holds.
 	manifests []manifest.Manifest
-	// tx is the transaction that carries the plan out.
-	tx *resources.Tx
+	// next is the part of the plan that tx carries out.
+	next plan.Wave
+	tx   *resources.Tx
 }
 
 // Failed reports whether the revision cannot be applied.
@@ -50,16 +53,28 @@ func (e *Engine) Check(ctx context.Context, src *v1alpha1.Source, rev revision.R
 	if err != nil {
 		return Outcome{}, fmt.Errorf("compile: %w", err)
 	}
-	approved := allowsPrune(rev.Message) || rev.Commit != "" && src.Annotations[v1alpha1.AnnotationApprove] == rev.Commit
-	return e.plan(ctx, src, rev.Commit, set, approval{all: approved})
+	a := approvalOf(src, rev.Commit)
+	a.all = a.all || allowsPrune(rev.Message)
+	return e.plan(ctx, src, rev.Commit, set, a)
 }
 
-// approval is what of a plan's deletions goes ahead.
+// approval is what goes ahead of that which would wait.
 type approval struct {
 	// all of them, also of what others keep in a Namespace.
 	all bool
 	// count lets any number of them go ahead.
 	count bool
+	// anyTime: outside of the sync windows, too.
+	anyTime bool
+	// atOnce: whatever it depends on, too.
+	atOnce bool
+}
+
+// approvalOf is what somebody approved of a commit.
+func approvalOf(src *v1alpha1.Source, commit string) approval {
+	of, now := strings.CutSuffix(src.Annotations[v1alpha1.AnnotationApprove], v1alpha1.ApproveNow)
+	given := commit != "" && of == commit
+	return approval{all: given, anyTime: given && now}
 }
 
 // plan plans the objects of a commit against the live cluster.
@@ -80,6 +95,9 @@ func (e *Engine) plan(ctx context.Context, src *v1alpha1.Source, commit string, 
 		return out, nil
 	}
 	owned, err := e.owned(ctx, src.Name)
+	if err == nil {
+		owned, err = e.withChildren(ctx, owned, p.wanted)
+	}
 	if err != nil {
 		return Outcome{}, err
 	}
@@ -109,8 +127,11 @@ func (e *Engine) plan(ctx context.Context, src *v1alpha1.Source, commit string, 
 			}
 		}
 	}
+	if out.Later = e.later(src, e.Clock.Now()); approved.atOnce || approved.anyTime && out.Later.Reason == v1alpha1.ReasonOutsideWindow {
+		out.Later = Later{}
+	}
 	if out.Waits == "" {
-		err = e.stage(ctx, &out)
+		err = e.stage(ctx, &out, approved.atOnce)
 	}
 	slices.SortStableFunc(out.Diagnostics, v1alpha1.CompareDiagnostics)
 	return out, err
@@ -176,13 +197,27 @@ func allowsPrune(message string) bool {
 	return false
 }
 
-// stage builds the transaction. What the cluster refuses, such as a node port
-// that is taken, becomes a diagnostic at the object's place.
-func (e *Engine) stage(ctx context.Context, out *Outcome) error {
+// stage builds the transaction of the whole plan, so that what the cluster
+// refuses, such as a node port that is taken, is known before anything is
+// written; or of its next wave, if that is not all of it and waves are heeded.
+func (e *Engine) stage(ctx context.Context, out *Outcome, atOnce bool) error {
+	out.next = plan.Wave{Steps: out.Plan.Steps, Last: true}
+	if err := e.fill(ctx, out); err != nil || out.Failed() || atOnce {
+		return err
+	}
+	if out.next = out.Plan.Next(); !out.next.Last {
+		return e.fill(ctx, out)
+	}
+	return nil
+}
+
+// fill makes the transaction out of the next steps. What the cluster refuses
+// becomes a diagnostic at the object's place.
+func (e *Engine) fill(ctx context.Context, out *Outcome) error {
 	out.tx = e.Resources.Begin()
-	steps := make([]*plan.Step, 0, len(out.Plan.Steps))
-	for i := range out.Plan.Steps {
-		steps = append(steps, &out.Plan.Steps[i])
+	steps := make([]*plan.Step, 0, len(out.next.Steps))
+	for i := range out.next.Steps {
+		steps = append(steps, &out.next.Steps[i])
 	}
 	// Deletions first: what they give up, such as a node port, can be taken.
 	slices.SortStableFunc(steps, func(a, b *plan.Step) int {
@@ -225,12 +260,25 @@ func stageStep(ctx context.Context, tx *resources.Tx, s *plan.Step) error {
 		released := s.Live.DeepCopyObject().(client.Object)
 		release(released)
 		return tx.Update(ctx, released)
+	case plan.HandOver:
+		given := s.Live.DeepCopyObject().(client.Object)
+		handOver(given)
+		return tx.Update(ctx, given)
 	case plan.Delete:
 		return tx.Delete(ctx, s.Live.DeepCopyObject().(client.Object), client.DeleteOptions{
 			UID: s.Live.GetUID(), ResourceVersion: s.Live.GetResourceVersion(),
 		})
 	}
 	return nil
+}
+
+// handOver makes another Source the owner of an object, as its annotation says.
+func handOver(obj client.Object) {
+	l, a := copied(obj.GetLabels()), copied(obj.GetAnnotations())
+	l[v1alpha1.LabelSource] = a[v1alpha1.AnnotationHandOver]
+	delete(a, v1alpha1.AnnotationHandOver)
+	obj.SetLabels(l)
+	obj.SetAnnotations(a)
 }
 
 // release takes off what says that a Source owns the object.

@@ -25,7 +25,11 @@ const (
 // no longer in the history is dropped.
 func (r *runner) record(ctx context.Context, rev revision.Revision, changes string, kept bool, now time.Time) {
 	h := r.status.History
-	if rev.Commit == "" || len(h) > 0 && h[0].ID == rev.Commit {
+	if r.begun(rev.Commit) {
+		h[0].Kept = h[0].Kept || kept
+		return
+	}
+	if rev.Commit == "" {
 		return
 	}
 	next := v1alpha1.AppliedCommit{Commit: *commitOf(rev), Applied: metav1.NewTime(now), Changes: changes, Kept: kept}
@@ -40,6 +44,18 @@ func (r *runner) record(ctx context.Context, rev revision.Revision, changes stri
 	r.status.History = h
 	if err := r.engine.Resources.DropKept(ctx, r.name, keep); err != nil && ctx.Err() == nil {
 		r.engine.Log.Warn("drop old revisions", "source", r.name, "err", err)
+	}
+}
+
+// begun: something of a commit was written, and nothing of a newer one.
+func (r *runner) begun(commit string) bool {
+	return len(r.status.History) > 0 && r.status.History[0].ID == commit
+}
+
+// failed notes why a commit that was written in part, or whole, is no success.
+func (r *runner) failed(commit, why string) {
+	if r.begun(commit) && r.status.History[0].Healthy == nil {
+		r.status.History[0].Failed = why
 	}
 }
 

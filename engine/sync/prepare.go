@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 
@@ -24,13 +23,15 @@ import (
 
 // kept are annotations that others than the user write on objects of a Source.
 func kept() []string {
-	return []string{"deployment.kubernetes.io/revision", v1alpha1.AnnotationRevision, v1alpha1.AnnotationAdopted}
+	return append(v1alpha1.AskedAnnotations(), "deployment.kubernetes.io/revision", v1alpha1.AnnotationRevision, v1alpha1.AnnotationAdopted)
 }
 
 // preparation turns the manifests of a revision into what a plan compares.
 type preparation struct {
 	engine *Engine
 	source *v1alpha1.Source
+	// limits are the Source and those that it comes out of.
+	limits []*v1alpha1.Source
 	// namespaces that the revision itself declares.
 	namespaces map[string]bool
 
@@ -41,7 +42,7 @@ type preparation struct {
 }
 
 func (e *Engine) prepare(ctx context.Context, src *v1alpha1.Source, set manifest.Set) (*preparation, error) {
-	p := &preparation{engine: e, source: src, namespaces: map[string]bool{}}
+	p := &preparation{engine: e, source: src, limits: e.limits(src), namespaces: map[string]bool{}}
 	for _, m := range set.Manifests {
 		if m.Object.GetKind() == "Namespace" {
 			p.namespaces[m.Object.GetName()] = true
@@ -52,6 +53,7 @@ func (e *Engine) prepare(ctx context.Context, src *v1alpha1.Source, set manifest
 			return nil, err
 		}
 	}
+	p.diagnostics = append(p.diagnostics, p.cycles()...)
 	return p, nil
 }
 
@@ -82,11 +84,16 @@ func (p *preparation) add(ctx context.Context, m manifest.Manifest) error {
 	} else if err != nil {
 		return err
 	}
-	if !p.ownable(m, live) {
+	if p.elsewhere(m, obj, live) || !p.ownable(m, live) || !p.child(m, obj, live) {
+		return nil
+	}
+	wave, ok := waveOf(obj)
+	if !ok {
+		p.fail(m, "metadata.annotations["+v1alpha1.AnnotationWave+"]", "is not a whole number, such as \"1\"")
 		return nil
 	}
 	p.label(m, obj, live)
-	d := plan.Desired{Key: plan.KeyOf(row.GroupVersionKind, obj), Object: obj, Origin: m.Origin, Live: live}
+	d := plan.Desired{Key: plan.KeyOf(row.GroupVersionKind, obj), Object: obj, Origin: m.Origin, Live: live, Wave: wave}
 	if p.validate(m, &d) {
 		p.wanted = append(p.wanted, d)
 	}
@@ -98,26 +105,6 @@ func (p *preparation) fail(m manifest.Manifest, field, message string) {
 		Severity: v1alpha1.SeverityError, Path: m.Origin.Path, Line: int32(m.Origin.Line),
 		Object: m.Object.GetKind() + "/" + m.Object.GetName(), Field: field, Message: message,
 	})
-}
-
-// allowed: the Source may be limited to some Namespaces.
-func (p *preparation) allowed(m manifest.Manifest, row *resources.Resource, obj client.Object) bool {
-	patterns := p.source.Spec.Namespaces
-	if len(patterns) == 0 {
-		return true
-	}
-	ns := obj.GetNamespace()
-	if row.Kind == "Namespace" {
-		ns = obj.GetName()
-	}
-	for _, pattern := range patterns {
-		if ok, err := path.Match(pattern, ns); ok && err == nil {
-			return true
-		}
-	}
-	p.fail(m, "metadata.namespace", fmt.Sprintf("Source %s may only touch the namespaces %s; change spec.namespaces of the Source, or the namespace here",
-		p.source.Name, strings.Join(patterns, ", ")))
-	return false
 }
 
 // grants checks the role of a ServiceAccount. A role reaches into all Namespaces,
@@ -133,9 +120,9 @@ func (p *preparation) grants(m manifest.Manifest, obj client.Object) bool {
 		p.fail(m, path, fmt.Sprintf("%q is no role; a ServiceAccount can be given %s or %s", role, v1alpha1.RoleViewer, v1alpha1.RoleAdmin))
 		return false
 	}
-	if limits := p.source.Spec.Namespaces; len(limits) > 0 {
+	if by := limited(p.limits); by != nil {
 		p.fail(m, path, fmt.Sprintf("Source %s may only touch the namespaces %s, and a role reaches beyond them; grant it to ServiceAccount %s/%s in a Source without that limit",
-			p.source.Name, strings.Join(limits, ", "), account.Namespace, account.Name))
+			by.Name, strings.Join(by.Spec.Namespaces, ", "), account.Namespace, account.Name))
 		return false
 	}
 	return true
@@ -157,13 +144,39 @@ func (p *preparation) namespaceExists(m manifest.Manifest, row *resources.Resour
 	return true
 }
 
+// elsewhere: another Source has the object, and that is as it should be: it was
+// handed over, or it is a Namespace, which several may name.
+func (p *preparation) elsewhere(m manifest.Manifest, obj, live client.Object) bool {
+	if live == nil {
+		return false
+	}
+	owner, ok := resources.Managed(live)
+	if !ok || owner == p.source.Name || !p.engine.exists(owner) || live.GetAnnotations()[v1alpha1.AnnotationHandOver] == p.source.Name {
+		return false
+	}
+	if obj.GetAnnotations()[v1alpha1.AnnotationHandOver] == owner {
+		return true
+	}
+	if m.Object.GetKind() != "Namespace" {
+		return false
+	}
+	p.diagnostics = append(p.diagnostics, v1alpha1.Diagnostic{
+		Severity: v1alpha1.SeverityWarning, Path: m.Origin.Path, Line: int32(m.Origin.Line), Object: "Namespace/" + obj.GetName(),
+		Message: fmt.Sprintf("belongs to Source %s (%s), and stays as it is there", owner, live.GetAnnotations()[v1alpha1.AnnotationOrigin]),
+	})
+	return true
+}
+
 // ownable: nobody else owns the object.
 func (p *preparation) ownable(m manifest.Manifest, live client.Object) bool {
 	if live == nil {
 		return true
 	}
-	if owner, ok := resources.Managed(live); ok && owner != p.source.Name && p.engine.exists(owner) {
-		p.fail(m, "", fmt.Sprintf("belongs to Source %s (%s); remove it from one of the two", owner, live.GetAnnotations()[v1alpha1.AnnotationOrigin]))
+	owner, ok := resources.Managed(live)
+	comes := live.GetAnnotations()[v1alpha1.AnnotationHandOver] == p.source.Name
+	if ok && owner != p.source.Name && p.engine.exists(owner) && !comes {
+		p.fail(m, "", fmt.Sprintf("belongs to Source %s (%s); remove it from one of the two, or let it come over with the annotation %s: %s there",
+			owner, live.GetAnnotations()[v1alpha1.AnnotationOrigin], v1alpha1.AnnotationHandOver, p.source.Name))
 		return false
 	}
 	if live.GetDeletionTimestamp() != nil {

@@ -81,7 +81,7 @@ type progress struct {
 // look assesses what was applied and writes what changed.
 func (r *runner) look(ctx context.Context, src *v1alpha1.Source) {
 	if r.status.Applied != nil {
-		p := r.engine.assess(r.name, r.expected)
+		p := r.engine.assess(r.name, r.expected, all)
 		now := r.engine.Clock.Now()
 		if r.watching && r.current() {
 			r.noteStages(p, now)
@@ -150,7 +150,7 @@ func (r *runner) report(src *v1alpha1.Source, p progress, now time.Time) {
 // is said of it does not depend on which of them was looked at last: the first
 // that is not as it should be is the reason.
 func (r *runner) conclude(src *v1alpha1.Source) {
-	if src.Spec.Suspend {
+	if src.Suspended() {
 		r.condition(src, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonSuspended, suspended(src))
 		return
 	}
@@ -184,9 +184,12 @@ func suspended(src *v1alpha1.Source) string {
 	return message + "; to go on: berth resume " + src.Name
 }
 
-// assess looks at every workload of a Source. expected are the versions that
-// the last transaction wrote: an older object says nothing yet.
-func (e *Engine) assess(source string, expected map[plan.Key]int64) progress {
+// all is for assess: every object.
+func all(client.Object) bool { return true }
+
+// assess looks at those workloads of a Source that only lets through. expected
+// are the versions that were written: an older object says nothing yet.
+func (e *Engine) assess(source string, expected map[plan.Key]int64, only func(client.Object) bool) progress {
 	out := progress{scheduled: true, started: true}
 	note := func(h health.Health, object string) {
 		switch {
@@ -196,7 +199,7 @@ func (e *Engine) assess(source string, expected map[plan.Key]int64) progress {
 			out.others++
 		}
 	}
-	for _, d := range ofSource(e.Live.Deployments.All(), source) {
+	for _, d := range ofSource(e.Live.Deployments.All(), source, only) {
 		key := plan.KeyOf(appsv1.SchemeGroupVersion.WithKind("Deployment"), d)
 		if behind(d, expected[key]) || d.Status.ObservedGeneration < d.Generation {
 			note(health.Health{State: health.Progressing, Reason: "waits for its controller"}, key.String())
@@ -207,13 +210,13 @@ func (e *Engine) assess(source string, expected map[plan.Key]int64) progress {
 		note(health.Deployment(d, pods), key.String())
 		out.count(pods, int(*d.Spec.Replicas))
 	}
-	for _, rs := range ofSource(e.Live.ReplicaSets.All(), source) {
+	for _, rs := range ofSource(e.Live.ReplicaSets.All(), source, only) {
 		key := plan.KeyOf(appsv1.SchemeGroupVersion.WithKind("ReplicaSet"), rs)
 		pods := e.Live.Pods.OwnedBy(rs.UID)
 		note(health.ReplicaSet(rs, pods), key.String())
 		out.count(pods, int(*rs.Spec.Replicas))
 	}
-	for _, p := range ofSource(e.Live.Pods.All(), source) {
+	for _, p := range ofSource(e.Live.Pods.All(), source, only) {
 		key := plan.KeyOf(corev1.SchemeGroupVersion.WithKind("Pod"), p)
 		if behind(p, expected[key]) {
 			note(health.Health{State: health.Progressing, Reason: "waits for the node"}, key.String())
@@ -255,8 +258,8 @@ func behind(obj client.Object, version int64) bool {
 	return err == nil && v < version
 }
 
-func ofSource[T client.Object](all []T, source string) []T {
-	out := slices.DeleteFunc(all, func(o T) bool { return o.GetLabels()[v1alpha1.LabelSource] != source })
+func ofSource[T client.Object](all []T, source string, only func(client.Object) bool) []T {
+	out := slices.DeleteFunc(all, func(o T) bool { return o.GetLabels()[v1alpha1.LabelSource] != source || !only(o) })
 	slices.SortFunc(out, func(a, b T) int {
 		return cmp.Or(cmp.Compare(a.GetNamespace(), b.GetNamespace()), cmp.Compare(a.GetName(), b.GetName()))
 	})

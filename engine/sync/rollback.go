@@ -34,7 +34,8 @@ func (t *target) check(ctx context.Context, e *Engine, src *v1alpha1.Source) (Ou
 	}
 	// What the newer commit made is deleted. Whoever asks for that may; what
 	// happens by itself waits like any commit.
-	a := approval{all: src.Annotations[v1alpha1.AnnotationApprove] == t.rev.Commit, count: t.asked}
+	a := approvalOf(src, t.rev.Commit)
+	a.count, a.atOnce = t.asked, true
 	return e.plan(ctx, src, t.rev.Commit, manifest.Set{Manifests: t.kept}, a)
 }
 
@@ -92,15 +93,24 @@ func (r *runner) overdue(src *v1alpha1.Source, p progress, now time.Time) {
 	}
 	reason := fmt.Sprintf("not healthy after %s: %s: %s", timeout, p.object, p.health.Reason)
 	r.outcome(reason, now)
-	if src.Spec.Suspend || src.Spec.Rollback != v1alpha1.RollbackAutomatic || s.RolledBack != nil || !r.current() || s.Healthy == nil || s.Healthy.ID == s.Applied.ID {
+	if r.current() {
+		r.rollBack(src, s.Applied.ID, reason)
+	}
+}
+
+// rollBack goes from a commit back to the last healthy one, if the Source wants
+// that and its objects are kept.
+func (r *runner) rollBack(src *v1alpha1.Source, from, reason string) {
+	s := &r.status
+	if src.Suspended() || src.Spec.Rollback != v1alpha1.RollbackAutomatic || s.RolledBack != nil || s.Healthy == nil || s.Healthy.ID == from {
 		return
 	}
 	kept := slices.ContainsFunc(s.History, func(h v1alpha1.AppliedCommit) bool { return h.ID == s.Healthy.ID && h.Kept })
 	if !kept {
 		return
 	}
-	s.RolledBack = &v1alpha1.RolledBack{From: s.Applied.ID, To: s.Healthy.ID, Reason: reason}
-	r.engine.Log.Info("rolling back", "source", r.name, "commit", short(s.Applied.ID), "to", short(s.Healthy.ID), "reason", reason)
+	s.RolledBack = &v1alpha1.RolledBack{From: from, To: s.Healthy.ID, Reason: reason}
+	r.engine.Log.Info("rolling back", "source", r.name, "commit", short(from), "to", short(s.Healthy.ID), "reason", reason)
 	r.wake()
 }
 

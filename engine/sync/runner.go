@@ -2,6 +2,7 @@ package sync
 
 import (
 	"context"
+	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -51,6 +52,15 @@ type runner struct {
 	// expected is what the last transaction wrote, to tell a view that has seen
 	// it from one that is behind.
 	expected map[plan.Key]int64
+	// wave is the one whose turn has not come, because those before it are not
+	// healthy; nil when none waits.
+	wave *int
+	// last is the newest revision that was fetched.
+	last revision.Revision
+	// wakeAt is when what keeps a commit back ends; zero when nothing does.
+	wakeAt time.Time
+	// fetchFailures in a row.
+	fetchFailures int
 	// watching is true from the apply until the commit is healthy.
 	watching  bool
 	appliedAt time.Time
@@ -107,10 +117,13 @@ func (r *runner) run(ctx context.Context) {
 		case <-r.woken:
 		case <-poll.C():
 		case <-r.changed:
-			if src, ok := r.source(); ok && !first {
-				r.look(ctx, src)
+			src, ok := r.source()
+			if !ok || first {
+				continue
 			}
-			continue
+			if r.look(ctx, src); !r.waveReady() {
+				continue
+			}
 		}
 		src, ok := r.source()
 		if !ok {
@@ -155,7 +168,7 @@ func (r *runner) recover(src *v1alpha1.Source) {
 // pass fetches, compiles, plans and applies. It returns when to come back.
 func (r *runner) pass(ctx context.Context, src *v1alpha1.Source) time.Duration {
 	interval := src.Spec.Interval.Duration
-	if src.Spec.Suspend {
+	if src.Suspended() {
 		r.look(ctx, src)
 		return r.next(src, interval)
 	}
@@ -166,15 +179,16 @@ func (r *runner) pass(ctx context.Context, src *v1alpha1.Source) time.Duration {
 	newest := rev.Commit
 	if err != nil {
 		r.fetchFailed(src, err)
-		newest = r.observed()
+		newest, rev = r.observed(), r.last
 	} else {
 		r.fetched(src, rev)
+		r.last, r.fetchFailures = rev, 0
 	}
 	t, fault := r.target(ctx, src, newest, rev)
 	switch {
 	case fault != nil:
 		r.passingFault(src, fault)
-	case t == nil || err != nil && r.status.RolledBack == nil, r.settled(src, newest, t) && !r.drifted(ctx, src, t):
+	case t == nil || err != nil && r.status.RolledBack == nil && !r.unfinished(newest), r.settled(src, newest, t) && !r.drifted(ctx, src, t):
 		r.look(ctx, src)
 		return r.next(src, interval)
 	}
@@ -194,17 +208,48 @@ func (r *runner) pass(ctx context.Context, src *v1alpha1.Source) time.Duration {
 	return min(retryDelayMax, retryDelay<<min(r.failures-1, 10))
 }
 
-// next is when to come back: after the interval, or when the health of what was
-// applied is overdue, for no event may come to say so.
+// next is when to come back: after the interval, or when something that is
+// waited for ends by itself, for no event may come to say so.
 func (r *runner) next(src *v1alpha1.Source, interval time.Duration) time.Duration {
-	if !r.watching {
-		return interval
+	now := r.engine.Clock.Now()
+	wait := jittered(interval)
+	if r.fetchFailures > 1 {
+		wait = backOff(wait, r.fetchFailures-1)
 	}
-	left := r.appliedAt.Add(src.Spec.HealthTimeout.Duration).Sub(r.engine.Clock.Now())
-	if left < 0 {
-		return interval
+	sooner := func(at time.Time) {
+		if left := at.Sub(now); left >= 0 {
+			wait = min(wait, left+time.Millisecond)
+		}
 	}
-	return min(interval, left+time.Millisecond)
+	if r.watching {
+		sooner(r.appliedAt.Add(src.Spec.HealthTimeout.Duration))
+	}
+	if r.wave != nil {
+		sooner(r.waveSince(now).Add(src.Spec.HealthTimeout.Duration))
+	}
+	if !r.wakeAt.IsZero() {
+		sooner(r.wakeAt)
+	}
+	return wait
+}
+
+// maxBackOff is the longest wait between two polls of a remote that fails, if
+// its interval is not longer.
+const maxBackOff = 5 * time.Minute
+
+// backOff doubles a wait with each failure in a row.
+func backOff(wait time.Duration, failures int) time.Duration {
+	return max(wait, min(maxBackOff, wait<<min(failures, 20)))
+}
+
+// jittered makes a wait longer by up to a tenth, so that many Sources do not ask
+// one server at the same moment.
+func jittered(d time.Duration) time.Duration { return d + rand.N(d/10+1) }
+
+// unfinished: the waves of a commit are under way, and its content is at hand
+// though the remote may be away.
+func (r *runner) unfinished(commit string) bool {
+	return r.begun(commit) && r.last.Commit == commit && (r.status.Applied == nil || r.status.Applied.ID != commit)
 }
 
 // settled: the target was applied under this specification already.
@@ -236,6 +281,7 @@ func (r *runner) appliedSpec(generation int64) bool {
 
 func (r *runner) fetchFailed(src *v1alpha1.Source, err error) {
 	r.condition(src, v1alpha1.ConditionFetched, metav1.ConditionFalse, reasonOf(err), err.Error())
+	r.fetchFailures++
 	r.engine.Log.Info("fetch failed", "source", r.name, "err", err)
 }
 
@@ -267,7 +313,8 @@ func (r *runner) observe(src *v1alpha1.Source, rev revision.Revision) {
 
 // apply carries a target out; again asks for another attempt soon.
 func (r *runner) apply(ctx context.Context, src *v1alpha1.Source, t *target) (again bool) {
-	for range applyAttempts {
+	r.wave, r.wakeAt = nil, time.Time{}
+	for attempts := applyAttempts; attempts > 0; attempts-- {
 		out, err := t.check(ctx, r.engine, src)
 		if ctx.Err() != nil {
 			return true
@@ -295,6 +342,13 @@ func (r *runner) apply(ctx context.Context, src *v1alpha1.Source, t *target) (ag
 			r.failures = 0 // what is waited for is under way: look often
 			return true
 		}
+		if r.wakeAt = out.Later.At; out.Later.Reason != "" && !r.begun(t.rev.Commit) {
+			r.condition(src, v1alpha1.ConditionApplied, metav1.ConditionFalse, out.Later.Reason, out.Later.Message)
+			return false
+		}
+		if r.waits(src, out, t) {
+			return false
+		}
 		kept, err := out.tx.Keep(r.name, t.rev.Commit, out.manifests)
 		if err == nil {
 			err = out.tx.Commit(ctx)
@@ -305,6 +359,11 @@ func (r *runner) apply(ctx context.Context, src *v1alpha1.Source, t *target) (ag
 		if err != nil {
 			r.passingFault(src, err)
 			return true
+		}
+		if !out.next.Last {
+			r.wrote(ctx, src, t, out, kept)
+			attempts++
+			continue
 		}
 		r.done(ctx, src, t.rev, out, kept)
 		return false

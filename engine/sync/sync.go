@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	gosync "sync"
 	"time"
 
@@ -135,9 +136,27 @@ func (e *Engine) sourceChanged(old, now *v1alpha1.Source) {
 		delete(e.pushed, old.Name)
 		return
 	}
+	if old == nil || readiness(old) != readiness(now) {
+		e.wakeDependents(now.Name)
+	}
 	r := e.runner(now.Name)
 	if old == nil || old.Generation != now.Generation || asked(old) != asked(now) {
 		r.wake()
+	}
+}
+
+// wakeDependents wakes the Sources that depend on one.
+func (e *Engine) wakeDependents(name string) {
+	for _, s := range e.Live.Sources.All() {
+		if !slices.Contains(s.Spec.DependsOn, name) {
+			continue
+		}
+		e.mu.Lock()
+		r := e.runners[s.Name]
+		e.mu.Unlock()
+		if r != nil {
+			r.wake()
+		}
 	}
 }
 
@@ -206,6 +225,7 @@ func Kinds() []schema.GroupVersionKind {
 	return []schema.GroupVersionKind{
 		core("Namespace"), core("ConfigMap"), core("Secret"), core("ServiceAccount"), core("Service"), core("Pod"),
 		apps("Deployment"), apps("ReplicaSet"),
+		v1alpha1.GroupVersion.WithKind("Source"),
 	}
 }
 

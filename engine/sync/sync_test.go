@@ -44,6 +44,8 @@ type remote struct {
 	commit map[string]content
 	err    error
 	open   []manifest.Reference
+	// others are the newest commits of other repositories than shop's, by Source.
+	others map[string]string
 }
 
 type content struct{ message, body string }
@@ -57,6 +59,19 @@ func (r *remote) push(id, message, body string) {
 	r.head, r.commit[id], r.err = id, content{message, body}, nil
 }
 
+// other makes a commit the newest of another repository.
+func (r *remote) other(source, id, body string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.commit == nil {
+		r.commit = map[string]content{}
+	}
+	if r.others == nil {
+		r.others = map[string]string{}
+	}
+	r.others[source], r.commit[id] = id, content{body: body}
+}
+
 func (r *remote) fail(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -64,9 +79,12 @@ func (r *remote) fail(err error) {
 }
 
 // Fetch implements sync.Fetcher.
-func (r *remote) Fetch(context.Context, *v1alpha1.Source) (revision.Revision, error) {
+func (r *remote) Fetch(_ context.Context, src *v1alpha1.Source) (revision.Revision, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if id, ok := r.others[src.Name]; ok {
+		return revision.Revision{Commit: id}, nil
+	}
 	if r.err != nil {
 		return revision.Revision{}, r.err
 	}
@@ -96,8 +114,9 @@ func (r *remote) Compile(_ context.Context, rev revision.Revision, _ sync.Compil
 
 type fixture struct {
 	*resources.Resources
-	remote *remote
-	engine *sync.Engine
+	remote  *remote
+	engine  *sync.Engine
+	kubelet *enginetest.Kubelet
 }
 
 func start(t *testing.T) *fixture {
@@ -107,7 +126,8 @@ func start(t *testing.T) *fixture {
 	f := &fixture{Resources: r, remote: &remote{}}
 	f.engine = sync.New(sync.Options{Resources: r, Live: views, Fetcher: f.remote, Compiler: f.remote, Clock: clock.RealClock{}, Log: enginetest.Log(t)})
 	enginetest.Go(t, controllers.New(controllers.Options{Resources: r, Live: views, Clock: clock.RealClock{}, Log: enginetest.Log(t)}).Run)
-	enginetest.Go(t, (&enginetest.Kubelet{Client: r, Broken: map[string]bool{"broken": true}}).Run)
+	f.kubelet = &enginetest.Kubelet{Client: r, Broken: map[string]bool{"broken": true}}
+	enginetest.Go(t, f.kubelet.Run)
 	enginetest.Go(t, f.engine.Run)
 	enginetest.Go(t, func(ctx context.Context) error { return views.Run(ctx, r) })
 	return f
@@ -234,6 +254,9 @@ func TestExplicitDefaultsAreNoChange(t *testing.T) {
 func (f *fixture) revision(id, body string) revision.Revision {
 	f.remote.mu.Lock()
 	defer f.remote.mu.Unlock()
+	if f.remote.commit == nil {
+		f.remote.commit = map[string]content{}
+	}
 	f.remote.commit[id] = content{body: body}
 	return revision.Revision{Commit: id}
 }

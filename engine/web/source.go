@@ -134,7 +134,7 @@ func timeline(s *v1alpha1.Source) []stage {
 		previous = offset
 		out = append(out, st)
 	}
-	if s.Status.Observed != nil && !s.Spec.Suspend {
+	if s.Status.Observed != nil && !s.Suspended() {
 		if i := slices.IndexFunc(out, func(st stage) bool { return !st.Reached }); i >= 0 {
 			out[i].Next = true
 			out[i].Word, out[i].Tone = standing(stateOf(s))

@@ -27,7 +27,7 @@ const (
 
 // stateOf is the state of a Source in one word and a sentence.
 func stateOf(s *v1alpha1.Source) state {
-	if s.Spec.Suspend {
+	if s.Suspended() {
 		return state{"Suspended", tonePaused, "Nothing is fetched or applied; what runs goes on."}
 	}
 	c := meta.FindStatusCondition(s.Status.Conditions, v1alpha1.ConditionReady)
@@ -46,6 +46,10 @@ func stateOf(s *v1alpha1.Source) state {
 		return state{"Degraded", toneBad, "Not healthy within " + words(s.Spec.HealthTimeout) + ": " + c.Message}
 	case v1alpha1.ReasonPruneHeld:
 		return state{"Held", tonePaused, c.Message}
+	case v1alpha1.ReasonOutsideWindow, v1alpha1.ReasonDependency:
+		return state{"Waiting", tonePaused, c.Message}
+	case v1alpha1.ReasonWave:
+		return state{"Progressing", toneBusy, c.Message}
 	case v1alpha1.ReasonRolledBack:
 		return state{"Rolled back", toneBad, c.Message}
 	case v1alpha1.ReasonSuspended:
@@ -81,7 +85,7 @@ type condition struct {
 // them. The later ones may be about an earlier commit, and then say so.
 func conditions(s *v1alpha1.Source) []condition {
 	var out []condition
-	for _, kind := range []string{v1alpha1.ConditionFetched, v1alpha1.ConditionCompiled, v1alpha1.ConditionApplied, v1alpha1.ConditionHealthy} {
+	for _, kind := range []string{v1alpha1.ConditionFetched, v1alpha1.ConditionVerified, v1alpha1.ConditionCompiled, v1alpha1.ConditionApplied, v1alpha1.ConditionHealthy} {
 		c := meta.FindStatusCondition(s.Status.Conditions, kind)
 		if c == nil {
 			continue
@@ -101,8 +105,10 @@ func conditionState(c *metav1.Condition) state {
 	switch {
 	case c.Status == metav1.ConditionTrue && c.Reason != v1alpha1.ReasonHistoryRewrite:
 		return state{Word: "yes", Tone: toneGood}
-	case c.Reason == v1alpha1.ReasonProgressing:
+	case c.Reason == v1alpha1.ReasonProgressing, c.Reason == v1alpha1.ReasonWave:
 		return state{Word: "not yet", Tone: toneBusy}
+	case c.Reason == v1alpha1.ReasonOutsideWindow, c.Reason == v1alpha1.ReasonDependency:
+		return state{Word: "waits", Tone: tonePaused}
 	case c.Reason == v1alpha1.ReasonPruneHeld:
 		return state{Word: "held", Tone: tonePaused}
 	case c.Status == metav1.ConditionTrue:

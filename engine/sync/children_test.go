@@ -1,0 +1,90 @@
+package sync_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"berth.dev/berth/api/v1alpha1"
+	"berth.dev/berth/engine/enginetest"
+)
+
+const childSource = `apiVersion: berth.dev/v1alpha1
+kind: Source
+metadata: {name: %s}
+spec: {url: https://git.example.org/x.git%s}
+`
+
+func (f *fixture) awaitSource(t *testing.T, name string, check func(*v1alpha1.Source) string) {
+	t.Helper()
+	enginetest.Eventually(t, wait, func() string {
+		var s v1alpha1.Source
+		if err := f.Get(t.Context(), types.NamespacedName{Name: name}, &s); err != nil {
+			return err.Error()
+		}
+		return check(&s)
+	})
+}
+
+// TestSourcesOutOfASource: a child is bounded by what bounds its parent, also
+// when that changes, and what it owns goes with it, counted.
+func TestSourcesOutOfASource(t *testing.T) {
+	f := start(t)
+	f.remote.other("team", "t1", configMap("a", "1")+"---\n"+configMap("b", "1"))
+	f.addSource(t, "shop", v1alpha1.SourceSpec{Namespaces: []string{"default", "shop-*"}, Kinds: []string{"Source", "ConfigMap"}})
+	keep := configMap("r", "1") + "---\n" + configMap("s", "1") + "---\n" + configMap("u", "1") + "---\n"
+	f.push(t, "c1", "", keep+fmt.Sprintf(childSource, "team", ""), ready())
+	f.awaitSource(t, "team", func(s *v1alpha1.Source) string {
+		if s.Status.Healthy == nil {
+			return fmt.Sprint("not healthy: ", s.Status.Conditions)
+		}
+		return ""
+	})
+	refused := func(id, body, want string) {
+		t.Helper()
+		f.remote.other("team", id, body)
+		f.engine.Pushed("team", time.Now())
+		f.awaitSource(t, "team", func(s *v1alpha1.Source) string {
+			if s.Status.Observed.ID != id || len(s.Status.Diagnostics) == 0 || !strings.Contains(s.Status.Diagnostics[0].Message, want) {
+				return fmt.Sprintf("%s: %v", s.Status.Observed.ID, s.Status.Diagnostics)
+			}
+			return ""
+		})
+	}
+	elsewhere := strings.Replace(configMap("a", "1"), "metadata: {name", "metadata: {namespace: kube-system, name", 1)
+	refused("t2", elsewhere, "Source shop may only touch the namespaces default, shop-*")
+	refused("t3", fmt.Sprintf(web, 1, "v1"), "Source shop may only hold the kinds Source, ConfigMap")
+	refused("t4", fmt.Sprintf(childSource, "grandchild", ", targetNamespace: other, credentials: {secretName: x}"), "reads a Secret of namespace other")
+	refused("t5", fmt.Sprintf(childSource, "team", ""), "belongs to Source shop")
+	// A child that is not pruned counts with all that it owns.
+	out, err := f.engine.Check(t.Context(), f.source(t), f.revision("c2", keep))
+	if err != nil || out.Failed() || out.Plan.Count("delete") != 3 {
+		t.Fatalf("%v %v\n%s", err, out.Diagnostics, out.Plan.Text())
+	}
+	f.push(t, "c3", "", keep, ready())
+	if got := f.configMaps(t); got != "r=1 s=1 u=1" {
+		t.Errorf("after the child: %s", got)
+	}
+}
+
+// TestALimitedSourceDoesNotTakeASourceOver that somebody else made.
+func TestALimitedSourceDoesNotTakeASourceOver(t *testing.T) {
+	f := start(t)
+	f.addSource(t, "shop", v1alpha1.SourceSpec{Namespaces: []string{"default"}})
+	f.push(t, "c1", "", configMap("a", "1"), ready())
+	f.remote.other("admin", "a1", configMap("b", "1"))
+	f.addSource(t, "admin", v1alpha1.SourceSpec{})
+	f.awaitSource(t, "admin", func(s *v1alpha1.Source) string {
+		if s.Status.Healthy == nil {
+			return "not healthy"
+		}
+		return ""
+	})
+	out, err := f.engine.Check(t.Context(), f.source(t), f.revision("c2", configMap("a", "1")+"---\n"+fmt.Sprintf(childSource, "admin", "")))
+	if err != nil || !out.Failed() || !strings.Contains(out.Diagnostics[0].String(), "was not made by Source shop") {
+		t.Errorf("%v %v", err, out.Diagnostics)
+	}
+}
