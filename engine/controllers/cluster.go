@@ -10,6 +10,7 @@ import (
 	"net/netip"
 
 	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
 
 	"berth.dev/berth/api/event"
@@ -50,7 +51,7 @@ func New(o Options) *Controllers {
 	scheduling := newScheduling(c)
 	namespaces := newNamespaces(c)
 	loops := []func(context.Context) error{
-		deployments.Run, replicaSets.Run, endpoints.Run, scheduling.Run, namespaces.Run,
+		deployments.Run, replicaSets.Run, newJobs(c).Run, endpoints.Run, scheduling.Run, namespaces.Run,
 		newDisruption(c).Run, newCollector(c).Run, newEventExpiry(c).Run, newAccounts(c).Run,
 	}
 	if len(o.CA) > 0 {
@@ -86,4 +87,10 @@ func newCluster(o Options) *cluster {
 		resources: o.Resources, clock: o.Clock, log: o.Log,
 		events: &event.Recorder{Client: o.Resources, Component: "berth", Clock: o.Clock, Log: o.Log},
 	}
+}
+
+// going: the Namespace is being deleted, and nothing can be created in it.
+func (c *cluster) going(namespace string) bool {
+	ns, ok := c.Namespaces.Get(types.NamespacedName{Name: namespace})
+	return ok && ns.DeletionTimestamp != nil
 }

@@ -135,12 +135,6 @@ func (r *replicaSets) reconcile(ctx context.Context, key types.NamespacedName) e
 	return r.updateStatus(ctx, rs, active)
 }
 
-// going: the Namespace is being deleted, and nothing can be created in it.
-func (r *replicaSets) going(namespace string) bool {
-	ns, ok := r.Namespaces.Get(types.NamespacedName{Name: namespace})
-	return ok && ns.DeletionTimestamp != nil
-}
-
 func (r *replicaSets) scale(ctx context.Context, rs *appsv1.ReplicaSet, active []*corev1.Pod) error {
 	switch want := int(*rs.Spec.Replicas); {
 	case len(active) < want:

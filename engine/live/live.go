@@ -5,13 +5,16 @@ package live
 
 import (
 	"context"
+	"strconv"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"berth.dev/berth/api/client"
@@ -28,6 +31,7 @@ type Cluster struct {
 	EndpointSlices *View[*discoveryv1.EndpointSlice]
 	Deployments    *View[*appsv1.Deployment]
 	ReplicaSets    *View[*appsv1.ReplicaSet]
+	Jobs           *View[*batchv1.Job]
 	Budgets        *View[*policyv1.PodDisruptionBudget]
 }
 
@@ -42,6 +46,7 @@ func New() *Cluster {
 		EndpointSlices: newView[*discoveryv1.EndpointSlice](),
 		Deployments:    newView[*appsv1.Deployment](),
 		ReplicaSets:    newView[*appsv1.ReplicaSet](),
+		Jobs:           newView[*batchv1.Job](),
 		Budgets:        newView[*policyv1.PodDisruptionBudget](),
 	}
 }
@@ -60,6 +65,7 @@ func (c *Cluster) Run(ctx context.Context, from client.Client) error {
 	follow(&discoveryv1.EndpointSliceList{}, c.EndpointSlices)
 	follow(&appsv1.DeploymentList{}, c.Deployments)
 	follow(&appsv1.ReplicaSetList{}, c.ReplicaSets)
+	follow(&batchv1.JobList{}, c.Jobs)
 	follow(&policyv1.PodDisruptionBudgetList{}, c.Budgets)
 	return g.Wait()
 }
@@ -82,6 +88,7 @@ type View[T client.Object] struct {
 	complete chan struct{}
 
 	mu       sync.RWMutex
+	version  int64
 	byKey    map[types.NamespacedName]T
 	byOwner  map[types.UID]map[types.NamespacedName]T
 	byNS     map[string]map[types.NamespacedName]T
@@ -121,6 +128,7 @@ func (v *View[T]) Set(obj client.Object) {
 		v.unindex(key, old)
 	}
 	v.byKey[key] = now
+	v.version = max(v.version, Version(now))
 	for _, owner := range obj.GetOwnerReferences() {
 		put(v.byOwner, owner.UID, key, now)
 	}
@@ -178,6 +186,20 @@ func (v *View[T]) Get(key types.NamespacedName) (T, bool) {
 	defer v.mu.RUnlock()
 	obj, ok := v.byKey[key]
 	return obj, ok
+}
+
+// Version is the newest version of an object that the view has held: it has seen
+// whatever happened to objects of its kind before that.
+func (v *View[T]) Version() int64 {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.version
+}
+
+// Version is the store's revision that wrote an object, 0 when it has none.
+func Version(obj metav1.Object) int64 {
+	n, _ := strconv.ParseInt(obj.GetResourceVersion(), 10, 64) // the store writes numbers
+	return n
 }
 
 // All returns every object, in no order.

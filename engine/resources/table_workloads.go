@@ -55,11 +55,13 @@ func workloadKinds() []*Resource {
 		},
 		{
 			GroupVersionKind: kind("batch", "v1", "Job"), Plural: "jobs", Singular: "job", Categories: []string{"all"},
-			Namespaced: true, Status: true, Idle: true,
+			Namespaced: true, Status: true,
 			newObject: newOf[batchv1.Job], newList: listOf[batchv1.JobList],
 			status:        statusAt(func(o *batchv1.Job) *batchv1.JobStatus { return &o.Status }),
 			spec:          func(o client.Object) any { return &o.(*batchv1.Job).Spec },
 			prepareCreate: func(o client.Object) { upstream.SelectOwnPods(o.(*batchv1.Job)) },
+			// It cannot be changed, so leaving it out means no change.
+			prepareUpdate: func(o, _ client.Object) { upstream.SelectOwnPods(o.(*batchv1.Job)) },
 			fields: func(o client.Object) fields.Set {
 				return fields.Set{"status.successful": number(o.(*batchv1.Job).Status.Succeeded)}
 			},

@@ -256,6 +256,55 @@ func (t *Tx) Delete(ctx context.Context, obj client.Object, opts client.DeleteOp
 	return t.put(c, obj, kv)
 }
 
+// Pin makes the transaction write an object that it changes, even when nothing
+// of it differs: the whole then fails if somebody else has written the object
+// since it was read, and the object has a new version afterwards.
+func (t *Tx) Pin(obj client.Object) error {
+	row, err := t.r.Of(obj)
+	if err != nil {
+		return err
+	}
+	c := t.byKey[row.key(obj.GetNamespace(), obj.GetName())]
+	if c == nil || c.main != nil {
+		return nil
+	}
+	expect, err := strconv.ParseInt(c.version, 10, 64)
+	if err != nil {
+		return apierrors.NewInternalError(err)
+	}
+	value, err := row.encode(c.result)
+	if err != nil {
+		return apierrors.NewInternalError(err)
+	}
+	c.main = &store.Op{Key: row.key(obj.GetNamespace(), obj.GetName()), Value: value, Expect: expect}
+	return nil
+}
+
+// Discard deletes an object and takes a finalizer off it, as one change: nobody
+// waits for that finalizer any more.
+func (t *Tx) Discard(ctx context.Context, obj client.Object, finalizer string) error {
+	row, err := t.r.Of(obj)
+	if err != nil {
+		return err
+	}
+	old, kv, err := t.r.load(ctx, row, obj.GetNamespace(), obj.GetName())
+	if err != nil {
+		return err
+	}
+	if err := sameObject(row, obj, old); err != nil {
+		return err
+	}
+	c := &change{row: row, result: obj}
+	next := old.DeepCopyObject().(client.Object)
+	next.SetFinalizers(slices.DeleteFunc(next.GetFinalizers(), func(f string) bool { return f == finalizer }))
+	if !t.r.terminate(next, client.DeleteOptions{}) {
+		assign(obj, old)
+		return t.remove(c, old, kv)
+	}
+	assign(obj, next)
+	return t.put(c, obj, kv)
+}
+
 // lasting are the Namespaces that are never deleted, as in Kubernetes.
 func lasting() []string { return []string{"default", "kube-system", "kube-public", "kube-node-lease"} }
 
