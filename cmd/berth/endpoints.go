@@ -73,7 +73,7 @@ func (e *endpoints) plan(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		answer.Text, answer.Markdown = out.Plan.Text(), out.Plan.Markdown()
-		answer.Changes, answer.Held = !out.Plan.Empty(), out.Held
+		answer.Changes, answer.Held = !out.Plan.Empty() || len(out.Plan.Hooks) > 0, out.Held
 	}
 	reply(w, answer)
 }

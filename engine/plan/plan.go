@@ -116,6 +116,17 @@ type Plan struct {
 	Owned int `json:"owned"`
 	// Waves of what is wanted, in their order.
 	Waves []int `json:"waves"`
+	// Hooks that run for the commit, in their order.
+	Hooks []Hook `json:"hooks,omitempty"`
+}
+
+// Hook is a Job that runs once for a commit.
+type Hook struct {
+	// Phase is pre or post.
+	Phase     string          `json:"phase"`
+	Namespace string          `json:"namespace"`
+	Name      string          `json:"name"`
+	Origin    manifest.Origin `json:"-"`
 }
 
 // Make compares.

@@ -55,6 +55,7 @@ func symbol(a Action) string {
 func (p Plan) Text() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Plan: %s\n", p.Summary())
+	p.hooks(&b, "pre", "  » Job %s/%s runs before the rest is written  (%s)\n")
 	shown := 0
 	for _, s := range p.Steps {
 		if s.Action == Touch {
@@ -82,7 +83,16 @@ func (p Plan) Text() string {
 	if shown > maxSteps {
 		fmt.Fprintf(&b, "  … and %d more objects\n", shown-maxSteps)
 	}
+	p.hooks(&b, "post", "  » Job %s/%s runs when the rest is healthy  (%s)\n")
 	return b.String()
+}
+
+func (p Plan) hooks(b *strings.Builder, phase, format string) {
+	for _, h := range p.Hooks {
+		if h.Phase == phase {
+			fmt.Fprintf(b, format, h.Namespace, h.Name, h.Origin)
+		}
+	}
 }
 
 // String is path: old → new.
@@ -102,6 +112,7 @@ func (f Field) String() string {
 func (p Plan) Markdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "**Plan:** %s\n", p.Summary())
+	p.hooks(&b, "pre", "\n- Job `%s/%s` runs before the rest is written (%s)\n")
 	shown := 0
 	for _, s := range p.Steps {
 		if s.Action == Touch {
@@ -131,6 +142,7 @@ func (p Plan) Markdown() string {
 	if shown > 0 {
 		b.WriteByte('\n')
 	}
+	p.hooks(&b, "post", "\n- Job `%s/%s` runs when the rest is healthy (%s)\n")
 	return b.String()
 }
 
@@ -161,6 +173,6 @@ func (p Plan) MarshalJSON() ([]byte, error) {
 		steps = append(steps, out)
 	}
 	return json.Marshal(map[string]any{
-		"source": p.Source, "commit": p.Commit, "summary": p.Summary(), "unchanged": p.Unchanged, "steps": steps,
+		"source": p.Source, "commit": p.Commit, "summary": p.Summary(), "unchanged": p.Unchanged, "steps": steps, "hooks": append([]Hook{}, p.Hooks...),
 	})
 }

@@ -32,6 +32,8 @@ type Outcome struct {
 	Later Later
 	// Objects counts what the revision holds, by kind.
 	Objects map[string]int32
+	// hooks of the revision.
+	hooks []hook
 	// manifests are what the revision holds.
 	manifests []manifest.Manifest
 	// next is the part of the plan that tx carries out.
@@ -84,12 +86,12 @@ func (e *Engine) plan(ctx context.Context, src *v1alpha1.Source, commit string, 
 	if out.Failed() {
 		return out, nil
 	}
-	p, err := e.prepare(ctx, src, set)
+	p, err := e.prepare(ctx, src, commit, set)
 	if err != nil {
 		return Outcome{}, err
 	}
 	out.Diagnostics = append(out.Diagnostics, p.diagnostics...)
-	out.Waits = p.waits
+	out.Waits, out.hooks = p.waits, p.hooks
 	if out.Failed() {
 		slices.SortStableFunc(out.Diagnostics, v1alpha1.CompareDiagnostics)
 		return out, nil
@@ -107,6 +109,7 @@ func (e *Engine) plan(ctx context.Context, src *v1alpha1.Source, commit string, 
 	out.Plan = plan.Make(plan.Input{
 		Source: src.Name, Commit: commit, Wanted: p.wanted, Owned: owned, Prune: *src.Spec.Prune,
 	})
+	out.Plan.Hooks = shown(p.hooks)
 	out.Diagnostics = append(out.Diagnostics, homeless(out.Plan, p.wanted)...)
 	nowhere, err := e.references(ctx, src.Name, set.Open, out.Plan)
 	if err != nil {

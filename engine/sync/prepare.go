@@ -11,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -30,19 +31,25 @@ func kept() []string {
 type preparation struct {
 	engine *Engine
 	source *v1alpha1.Source
+	commit string
 	// limits are the Source and those that it comes out of.
 	limits []*v1alpha1.Source
 	// namespaces that the revision itself declares.
 	namespaces map[string]bool
 
 	wanted      []plan.Desired
+	hooks       []hook
 	diagnostics []v1alpha1.Diagnostic
 	// waits says what must be gone before the revision can be applied.
 	waits string
 }
 
-func (e *Engine) prepare(ctx context.Context, src *v1alpha1.Source, set manifest.Set) (*preparation, error) {
-	p := &preparation{engine: e, source: src, limits: e.limits(src), namespaces: map[string]bool{}}
+func (e *Engine) preparation(src *v1alpha1.Source, commit string) *preparation {
+	return &preparation{engine: e, source: src, commit: commit, limits: e.limits(src), namespaces: map[string]bool{}}
+}
+
+func (e *Engine) prepare(ctx context.Context, src *v1alpha1.Source, commit string, set manifest.Set) (*preparation, error) {
+	p := e.preparation(src, commit)
 	for _, m := range set.Manifests {
 		if m.Object.GetKind() == "Namespace" {
 			p.namespaces[m.Object.GetName()] = true
@@ -64,17 +71,15 @@ func (p *preparation) add(ctx context.Context, m manifest.Manifest) error {
 		p.fail(m, "", fmt.Sprintf("kind %s (%s) cannot be deployed from a repository", m.Object.GetKind(), m.Object.GetAPIVersion()))
 		return nil
 	}
-	obj := row.New()
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(m.Object.Object, obj); err != nil {
-		p.fail(m, "", err.Error())
+	obj, ok := p.typed(m, row)
+	if !ok {
 		return nil
 	}
-	if row.Namespaced {
-		obj.SetNamespace(cmp.Or(obj.GetNamespace(), p.source.Spec.TargetNamespace))
-	} else {
-		obj.SetNamespace("")
-	}
 	if !p.allowed(m, row, obj) || !p.grants(m, obj) || !p.namespaceExists(m, row, obj) {
+		return nil
+	}
+	if hookOf(obj) != "" {
+		p.hook(m, obj)
 		return nil
 	}
 	live := row.New()
@@ -98,6 +103,20 @@ func (p *preparation) add(ctx context.Context, m manifest.Manifest) error {
 		p.wanted = append(p.wanted, d)
 	}
 	return nil
+}
+
+// typed is a manifest as an object of its kind, with its Namespace.
+func (p *preparation) typed(m manifest.Manifest, row *resources.Resource) (client.Object, bool) {
+	obj := row.New()
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(m.Object.Object, obj); err != nil {
+		p.fail(m, "", err.Error())
+		return nil, false
+	}
+	obj.SetNamespace(cmp.Or(obj.GetNamespace(), p.source.Spec.TargetNamespace))
+	if !row.Namespaced {
+		obj.SetNamespace("")
+	}
+	return obj, true
 }
 
 func (p *preparation) fail(m manifest.Manifest, field, message string) {
@@ -296,21 +315,36 @@ func detail(e *field.Error, obj client.Object, kind ...string) string {
 	return e.ErrorBody()
 }
 
-// owned lists the live objects of a Source.
+// owned lists the live objects of a Source that its content decides about: not
+// the Jobs of its hooks.
 func (e *Engine) owned(ctx context.Context, source string) ([]plan.Owned, error) {
-	selector := labels.SelectorFromSet(labels.Set{v1alpha1.LabelSource: source})
 	var out []plan.Owned
 	for _, gvk := range Kinds() {
-		row, _ := e.Resources.ByKind(gvk)
-		list, err := e.Resources.Objects(ctx, row, resources.ListRequest{Labels: selector})
+		objects, err := e.labelled(ctx, source, gvk)
 		if err != nil {
-			return nil, fmt.Errorf("list what Source %s owns: %w", source, err)
+			return nil, err
 		}
-		for _, obj := range list.Objects {
-			if _, ok := resources.Managed(obj); ok && obj.GetDeletionTimestamp() == nil {
+		for _, obj := range objects {
+			if obj.GetDeletionTimestamp() == nil && hookOf(obj) == "" {
 				out = append(out, plan.Owned{Key: plan.KeyOf(gvk, obj), Object: obj})
 			}
 		}
 	}
 	return out, nil
+}
+
+// labelled lists the objects of a kind that a Source has written.
+func (e *Engine) labelled(ctx context.Context, source string, gvk schema.GroupVersionKind) ([]client.Object, error) {
+	row, ok := e.Resources.ByKind(gvk)
+	if !ok {
+		return nil, fmt.Errorf("kind %s is not known", gvk)
+	}
+	list, err := e.Resources.Objects(ctx, row, resources.ListRequest{Labels: labels.SelectorFromSet(labels.Set{v1alpha1.LabelSource: source})})
+	if err != nil {
+		return nil, fmt.Errorf("list what Source %s owns: %w", source, err)
+	}
+	return slices.DeleteFunc(list.Objects, func(obj client.Object) bool {
+		_, ok := resources.Managed(obj)
+		return !ok
+	}), nil
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,6 +23,7 @@ import (
 // followHealth wakes the Source that an object belongs to when it changes.
 func (e *Engine) followHealth() {
 	e.Live.Deployments.OnChange(func(old, now *appsv1.Deployment) { e.touched(cmp.Or(now, old)) })
+	e.Live.Jobs.OnChange(func(old, now *batchv1.Job) { e.touched(cmp.Or(now, old)) })
 	e.Live.ReplicaSets.OnChange(func(old, now *appsv1.ReplicaSet) { e.touched(e.root(cmp.Or(now, old))) })
 	e.Live.Pods.OnChange(func(old, now *corev1.Pod) { e.touched(e.root(cmp.Or(now, old))) })
 }
@@ -87,6 +89,9 @@ func (r *runner) look(ctx context.Context, src *v1alpha1.Source) {
 			r.noteStages(p, now)
 		}
 		if r.watching && p.health.State == health.Healthy {
+			p = r.after(ctx, src, p)
+		}
+		if r.watching && p.health.State == health.Healthy {
 			r.watching = false
 			r.status.Healthy = r.status.Applied.DeepCopy()
 			r.outcome("", now)
@@ -96,6 +101,29 @@ func (r *runner) look(ctx context.Context, src *v1alpha1.Source) {
 	}
 	r.conclude(src)
 	r.write(ctx, src)
+	r.tidy(ctx)
+}
+
+// after runs the post hooks of a commit whose objects are healthy. While they
+// run it is not, and when one fails it has failed.
+func (r *runner) after(ctx context.Context, src *v1alpha1.Source, p progress) progress {
+	commit := r.status.Applied.ID
+	state, err := r.runHooks(ctx, commit, v1alpha1.HookPost, r.post, nil)
+	switch {
+	case err != nil:
+		state.waits = "the post hooks cannot be run: " + err.Error() + "; trying again"
+	case state.failed != "":
+		r.failed(commit, state.failed)
+		if r.current() {
+			r.rollBack(src, commit, state.failed)
+		}
+		p.health, p.object = health.Health{State: health.Degraded, Reason: state.failed}, "commit "+short(commit)
+		return p
+	}
+	if state.waits != "" {
+		p.health, p.object = health.Health{State: health.Progressing, Reason: state.waits}, "commit "+short(commit)
+	}
+	return p
 }
 
 // current: the timeline is that of the applied commit.
@@ -164,6 +192,11 @@ func (r *runner) conclude(src *v1alpha1.Source) {
 			message = "the newest commit has errors and was not applied: " + message
 		}
 		r.condition(src, v1alpha1.ConditionReady, c.Status, c.Reason, message)
+		return
+	}
+	if b := r.status.RolledBack; b != nil && (r.status.Applied == nil || r.status.Applied.ID != b.To) {
+		r.condition(src, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonProgressing,
+			fmt.Sprintf("goes back from commit %s to %s, %s", short(b.From), short(b.To), b.Reason))
 		return
 	}
 	if r.status.RolledBack != nil {

@@ -55,6 +55,10 @@ type runner struct {
 	// wave is the one whose turn has not come, because those before it are not
 	// healthy; nil when none waits.
 	wave *int
+	// running are the Jobs of hooks that are waited for.
+	running []types.NamespacedName
+	// post are the hooks that run when the applied commit is healthy.
+	post []hook
 	// last is the newest revision that was fetched.
 	last revision.Revision
 	// wakeAt is when what keeps a commit back ends; zero when nothing does.
@@ -121,7 +125,7 @@ func (r *runner) run(ctx context.Context) {
 			if !ok || first {
 				continue
 			}
-			if r.look(ctx, src); !r.waveReady() {
+			if r.look(ctx, src); !r.waveReady() && !r.hookEnded() {
 				continue
 			}
 		}
@@ -130,7 +134,7 @@ func (r *runner) run(ctx context.Context) {
 			return
 		}
 		if first {
-			r.recover(src)
+			r.recover(ctx, src)
 			first = false
 		}
 		reset(poll, r.pass(ctx, src))
@@ -152,8 +156,13 @@ func (r *runner) source() (*v1alpha1.Source, bool) {
 }
 
 // recover takes up the status that an earlier process left.
-func (r *runner) recover(src *v1alpha1.Source) {
+func (r *runner) recover(ctx context.Context, src *v1alpha1.Source) {
 	r.status = *src.Status.DeepCopy()
+	if a := r.status.Applied; a != nil && r.status.RolledBack == nil {
+		if objects, ok, err := r.engine.Resources.Kept(ctx, r.name, a.ID); err == nil && ok {
+			r.post = of(r.engine.hooksOf(src, a.ID, objects), v1alpha1.HookPost)
+		}
+	}
 	if a := r.status.Applied; a != nil && (r.status.Healthy == nil || r.status.Healthy.ID != a.ID) {
 		r.watching = true
 		r.appliedAt = r.engine.Clock.Now()
@@ -313,7 +322,7 @@ func (r *runner) observe(src *v1alpha1.Source, rev revision.Revision) {
 
 // apply carries a target out; again asks for another attempt soon.
 func (r *runner) apply(ctx context.Context, src *v1alpha1.Source, t *target) (again bool) {
-	r.wave, r.wakeAt = nil, time.Time{}
+	r.wave, r.running, r.wakeAt = nil, nil, time.Time{}
 	for attempts := applyAttempts; attempts > 0; attempts-- {
 		out, err := t.check(ctx, r.engine, src)
 		if ctx.Err() != nil {
@@ -346,6 +355,19 @@ func (r *runner) apply(ctx context.Context, src *v1alpha1.Source, t *target) (ag
 			r.condition(src, v1alpha1.ConditionApplied, metav1.ConditionFalse, out.Later.Reason, out.Later.Message)
 			return false
 		}
+		if !r.begun(t.rev.Commit) {
+			goesOn, err := r.before(ctx, src, t, out)
+			if changedMeanwhile(err) {
+				continue
+			}
+			if err != nil {
+				r.passingFault(src, err)
+				return true
+			}
+			if !goesOn {
+				return false
+			}
+		}
 		if r.waits(src, out, t) {
 			return false
 		}
@@ -364,6 +386,9 @@ func (r *runner) apply(ctx context.Context, src *v1alpha1.Source, t *target) (ag
 			r.wrote(ctx, src, t, out, kept)
 			attempts++
 			continue
+		}
+		if r.post = nil; !t.back {
+			r.post = of(out.hooks, v1alpha1.HookPost)
 		}
 		r.done(ctx, src, t.rev, out, kept)
 		return false

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	batchv1 "k8s.io/api/batch/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/utils/clock"
 
@@ -105,7 +106,7 @@ func New(o Options) *Engine {
 
 // Run works until the context ends.
 func (e *Engine) Run(ctx context.Context) error {
-	if !live.Synced(ctx, e.Live.Sources, e.Live.Namespaces, e.Live.Deployments, e.Live.ReplicaSets, e.Live.Pods) {
+	if !live.Synced(ctx, e.Live.Sources, e.Live.Namespaces, e.Live.Deployments, e.Live.ReplicaSets, e.Live.Pods, e.Live.Jobs) {
 		return nil
 	}
 	g, ctx := errgroup.WithContext(ctx)
@@ -225,6 +226,7 @@ func Kinds() []schema.GroupVersionKind {
 	return []schema.GroupVersionKind{
 		core("Namespace"), core("ConfigMap"), core("Secret"), core("ServiceAccount"), core("Service"), core("Pod"),
 		apps("Deployment"), apps("ReplicaSet"),
+		batchv1.SchemeGroupVersion.WithKind("Job"),
 		v1alpha1.GroupVersion.WithKind("Source"),
 	}
 }

@@ -117,6 +117,8 @@ type fixture struct {
 	remote  *remote
 	engine  *sync.Engine
 	kubelet *enginetest.Kubelet
+	// stop ends the engine.
+	stop func()
 }
 
 func start(t *testing.T) *fixture {
@@ -124,13 +126,36 @@ func start(t *testing.T) *fixture {
 	enginetest.AddNode(t, r, "n1", "64", "64Gi")
 	views := live.New()
 	f := &fixture{Resources: r, remote: &remote{}}
-	f.engine = sync.New(sync.Options{Resources: r, Live: views, Fetcher: f.remote, Compiler: f.remote, Clock: clock.RealClock{}, Log: enginetest.Log(t)})
 	enginetest.Go(t, controllers.New(controllers.Options{Resources: r, Live: views, Clock: clock.RealClock{}, Log: enginetest.Log(t)}).Run)
-	f.kubelet = &enginetest.Kubelet{Client: r, Broken: map[string]bool{"broken": true}}
+	f.kubelet = &enginetest.Kubelet{Client: r, Broken: map[string]bool{"broken": true},
+		Ends: map[string]corev1.PodPhase{"works": corev1.PodSucceeded, "fails": corev1.PodFailed}}
 	enginetest.Go(t, f.kubelet.Run)
-	enginetest.Go(t, f.engine.Run)
 	enginetest.Go(t, func(ctx context.Context) error { return views.Run(ctx, r) })
+	f.restart(t)
+	t.Cleanup(f.kill)
 	return f
+}
+
+// restart runs another engine over the same store, in the place of the one that
+// runs.
+func (f *fixture) restart(t *testing.T) {
+	t.Helper()
+	f.kill()
+	views := live.New()
+	engine := sync.New(sync.Options{Resources: f.Resources, Live: views, Fetcher: f.remote, Compiler: f.remote, Clock: clock.RealClock{}, Log: enginetest.Log(t)})
+	ctx, cancel := context.WithCancel(context.Background())
+	var running gosync.WaitGroup
+	running.Go(func() { _ = engine.Run(ctx) })
+	running.Go(func() { _ = views.Run(ctx, f.Resources) })
+	f.engine, f.stop = engine, func() { cancel(); running.Wait() }
+}
+
+// kill ends the engine that runs, wherever it is.
+func (f *fixture) kill() {
+	if f.stop != nil {
+		f.stop()
+		f.stop = nil
+	}
 }
 
 // push makes a commit the newest and waits until the Source says so of its
