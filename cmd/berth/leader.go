@@ -21,16 +21,19 @@ import (
 	"berth.dev/berth/engine/controllers"
 	"berth.dev/berth/engine/election"
 	"berth.dev/berth/engine/live"
+	"berth.dev/berth/engine/notify"
 	"berth.dev/berth/engine/resources"
 	"berth.dev/berth/engine/store"
 	"berth.dev/berth/engine/sync"
+	"berth.dev/berth/sources/git"
 )
 
 // loops are what one server of a cluster runs for all: nothing else in the
 // control plane acts by itself.
 type loops struct {
-	control *controllers.Controllers
-	engine  *sync.Engine
+	control  *controllers.Controllers
+	engine   *sync.Engine
+	notifier *notify.Notifier
 }
 
 func (s *server) newLoops(res *resources.Resources, views *live.Cluster) *loops {
@@ -42,6 +45,9 @@ func (s *server) newLoops(res *resources.Resources, views *live.Cluster) *loops 
 			CA: s.ca, ServiceCIDR: s.ranges.services, Servers: s.servers,
 		}),
 		engine: sync.New(o),
+		notifier: notify.New(notify.Options{
+			Live: views, Client: res, HTTP: git.HTTPClient(s.options.allowLocal), AllowHTTP: s.options.allowLocal, Clock: clock.RealClock{}, Log: s.log,
+		}),
 	}
 }
 
@@ -69,6 +75,7 @@ func (l *loops) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return l.control.Run(ctx) })
 	g.Go(func() error { return l.engine.Run(ctx) })
+	g.Go(func() error { return l.notifier.Run(ctx) })
 	return g.Wait()
 }
 
