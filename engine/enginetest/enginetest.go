@@ -109,6 +109,8 @@ type Kubelet struct {
 	Client client.Client
 	// Broken images never become ready.
 	Broken map[string]bool
+	// Exit is the code with which images exit; those that are not named run on.
+	Exit map[string]int32
 
 	mu   sync.Mutex
 	next int
@@ -139,7 +141,11 @@ func (f *kubeletFollower) Set(obj client.Object) {
 		_ = f.Client.Delete(f.ctx, pod.DeepCopy(), client.DeleteOptions{UID: pod.UID, GracePeriodSeconds: &zero})
 		return
 	}
-	if pod.Status.Phase == corev1.PodRunning {
+	switch pod.Status.Phase {
+	case corev1.PodRunning:
+		f.end(pod)
+		return
+	case corev1.PodSucceeded, corev1.PodFailed:
 		return
 	}
 	f.mu.Lock()
@@ -160,6 +166,29 @@ func (f *kubeletFollower) Set(obj client.Object) {
 		})
 	}
 	next.Status.Conditions = append(next.Status.Conditions, corev1.PodCondition{Type: corev1.PodReady, Status: ready, LastTransitionTime: metav1.Now()})
+	_ = f.Client.UpdateStatus(f.ctx, next)
+}
+
+// end lets a Pod exit whose image does.
+func (f *kubeletFollower) end(pod *corev1.Pod) {
+	code, ends := f.Exit[pod.Spec.Containers[0].Image]
+	if !ends {
+		return
+	}
+	next := pod.DeepCopy()
+	next.Status.Phase = corev1.PodSucceeded
+	if code != 0 {
+		next.Status.Phase = corev1.PodFailed
+	}
+	for i := range next.Status.ContainerStatuses {
+		next.Status.ContainerStatuses[i].Ready = false
+		next.Status.ContainerStatuses[i].State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: code, FinishedAt: metav1.Now()}}
+	}
+	for i := range next.Status.Conditions {
+		if next.Status.Conditions[i].Type == corev1.PodReady {
+			next.Status.Conditions[i].Status = corev1.ConditionFalse
+		}
+	}
 	_ = f.Client.UpdateStatus(f.ctx, next)
 }
 

@@ -86,9 +86,13 @@ func (e *Engine) plan(ctx context.Context, src *v1alpha1.Source, commit string, 
 	for _, d := range p.wanted {
 		out.Objects[d.Key.Kind]++
 	}
+	for range p.finished {
+		out.Objects["Job"]++
+	}
 	out.Plan = plan.Make(plan.Input{
 		Source: src.Name, Commit: commit, Wanted: p.wanted, Owned: owned, Prune: *src.Spec.Prune,
 	})
+	out.Plan.Unchanged += len(p.finished)
 	out.Diagnostics = append(out.Diagnostics, homeless(out.Plan, p.wanted)...)
 	nowhere, err := e.references(ctx, src.Name, set.Open, out.Plan)
 	if err != nil {
@@ -110,7 +114,9 @@ func (e *Engine) plan(ctx context.Context, src *v1alpha1.Source, commit string, 
 		}
 	}
 	if out.Waits == "" {
-		err = e.stage(ctx, &out)
+		if err = e.stage(ctx, &out); err == nil {
+			err = out.tx.ForgetFinished(ctx, src.Name, p.finished)
+		}
 	}
 	slices.SortStableFunc(out.Diagnostics, v1alpha1.CompareDiagnostics)
 	return out, err

@@ -104,7 +104,7 @@ func New(o Options) *Engine {
 
 // Run works until the context ends.
 func (e *Engine) Run(ctx context.Context) error {
-	if !live.Synced(ctx, e.Live.Sources, e.Live.Namespaces, e.Live.Deployments, e.Live.ReplicaSets, e.Live.Pods) {
+	if !live.Synced(ctx, e.Live.Sources, e.Live.Namespaces, e.Live.Deployments, e.Live.ReplicaSets, e.Live.Jobs, e.Live.Pods) {
 		return nil
 	}
 	g, ctx := errgroup.WithContext(ctx)
@@ -205,7 +205,7 @@ func Kinds() []schema.GroupVersionKind {
 	}
 	return []schema.GroupVersionKind{
 		core("Namespace"), core("ConfigMap"), core("Secret"), core("ServiceAccount"), core("Service"), core("Pod"),
-		apps("Deployment"), apps("ReplicaSet"),
+		apps("Deployment"), apps("ReplicaSet"), {Group: "batch", Version: "v1", Kind: "Job"},
 	}
 }
 

@@ -107,7 +107,7 @@ func start(t *testing.T) *fixture {
 	f := &fixture{Resources: r, remote: &remote{}}
 	f.engine = sync.New(sync.Options{Resources: r, Live: views, Fetcher: f.remote, Compiler: f.remote, Clock: clock.RealClock{}, Log: enginetest.Log(t)})
 	enginetest.Go(t, controllers.New(controllers.Options{Resources: r, Live: views, Clock: clock.RealClock{}, Log: enginetest.Log(t)}).Run)
-	enginetest.Go(t, (&enginetest.Kubelet{Client: r, Broken: map[string]bool{"broken": true}}).Run)
+	enginetest.Go(t, (&enginetest.Kubelet{Client: r, Broken: map[string]bool{"broken": true}, Exit: map[string]int32{"ok": 0, "ok2": 0, "bad": 1}}).Run)
 	enginetest.Go(t, f.engine.Run)
 	enginetest.Go(t, func(ctx context.Context) error { return views.Run(ctx, r) })
 	return f
