@@ -4,6 +4,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // SelectOwnPods gives a Job the selector and the labels by which it knows its
@@ -33,6 +34,18 @@ func SelectOwnPods(j *batchv1.Job) {
 	}
 	if _, set := j.Spec.Selector.MatchLabels[batchv1.ControllerUidLabel]; !set {
 		j.Spec.Selector.MatchLabels[batchv1.ControllerUidLabel] = string(j.UID)
+	}
+}
+
+// ForgetOwnPods takes off what SelectOwnPods has put on under another UID.
+func ForgetOwnPods(j *batchv1.Job, was types.UID) {
+	for _, key := range []string{batchv1.ControllerUidLabel, "controller-uid"} {
+		if j.Spec.Template.Labels[key] == string(was) {
+			delete(j.Spec.Template.Labels, key)
+		}
+	}
+	if s := j.Spec.Selector; s != nil && s.MatchLabels[batchv1.ControllerUidLabel] == string(was) {
+		delete(s.MatchLabels, batchv1.ControllerUidLabel)
 	}
 }
 

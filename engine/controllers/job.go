@@ -103,6 +103,9 @@ func (j *jobs) reconcile(ctx context.Context, key types.NamespacedName) error {
 	}
 	if j.going(job.Namespace) {
 		step.spare()
+	} else if before := j.before(job); before != nil && len(step.create) > 0 {
+		j.events.Normal(ctx, jobKind(), job, "Waiting", "Waits until pod %s of an earlier job of this name has stopped", before.Name)
+		step.spare()
 	}
 	failed, err := j.carryOut(ctx, job, &step)
 	if err != nil || failed == nil {
@@ -120,9 +123,10 @@ func (j *jobs) reconcile(ctx context.Context, key types.NamespacedName) error {
 // decide decides with the Pods as the view shows them, if it is as new as the
 // Job: one that lacks the Pods that were made last would have them made again. A
 // view that has come past the version of the Job is new enough. So is one that
-// shows as many Pods as the status tells of: a step that makes Pods counts all
-// that have ended by then, so those that have ended and are not counted have done
-// so since; or this step counts them again, and fails because they were written.
+// shows as many Pods as the status tells of, active ones and those that have ended
+// and are not counted: a step that makes Pods counts all that have ended by then,
+// but for those that wait for their replacement. So they have ended since; or this
+// step counts them again, and fails because they were written.
 func (j *jobs) decide(ctx context.Context, job *batchv1.Job) (jobStep, error) {
 	fresh := j.Pods.Version() > live.Version(job)
 	step := decideJob(job, j.Pods.OwnedBy(job.UID), j.clock.Now())
@@ -143,6 +147,21 @@ func (j *jobs) decide(ctx context.Context, job *batchv1.Job) (jobStep, error) {
 		pods[i] = &list.Items[i]
 	}
 	return decideJob(job, pods, j.clock.Now()), nil
+}
+
+// before is a Pod of an earlier Job of the same name that may still run. The new
+// one waits for its end, for it may not bear company; that brings the key back.
+func (j *jobs) before(job *batchv1.Job) *corev1.Pod {
+	if job.Status.Active+job.Status.Succeeded+job.Status.Failed > 0 {
+		return nil // it has begun
+	}
+	for _, p := range j.Pods.InNamespace(job.Namespace) {
+		ref := controllerOf(p)
+		if ref != nil && ref.Kind == "Job" && ref.Name == job.Name && ref.UID != job.UID && !podStopped(p) {
+			return p
+		}
+	}
+	return nil
 }
 
 // spare leaves the new Pods out of a step.

@@ -20,7 +20,8 @@ type jobStep struct {
 	// remove are Pods that run and are to stop. They lose the finalizer too.
 	remove []*corev1.Pod
 	events []jobEvent
-	// seen counts the Pods that the view shows as active, or that this step counts.
+	// seen counts the Pods that are active, or have ended in a way that is counted
+	// at the first sight of it.
 	seen int
 	// again is when the Job is to be looked at even if nothing happens; 0 for never.
 	again time.Duration
@@ -64,6 +65,7 @@ func decideJob(job *batchv1.Job, pods []*corev1.Pod, now time.Time) jobStep {
 	d.pods = slices.DeleteFunc(slices.Clone(pods), func(p *corev1.Pod) bool { return !controls(job, p) })
 	d.status = *job.Status.DeepCopy()
 	d.observe()
+	d.seen = len(d.active) + d.ended - len(d.waits)
 	if d.status.StartTime == nil && !jobSuspended(job) {
 		d.status.StartTime = &metav1.Time{Time: now}
 	}
@@ -77,7 +79,6 @@ func decideJob(job *batchv1.Job, pods []*corev1.Pod, now time.Time) jobStep {
 	}
 	d.count(end)
 	d.conclude(end)
-	d.seen = len(d.active) + len(d.release)
 	return d.jobStep
 }
 
@@ -351,60 +352,4 @@ func (d *jobDecision) completed() bool {
 		want = int(*c)
 	}
 	return d.successes() >= want && d.running() == 0 && !d.cut
-}
-
-// suspension notes that the Job was suspended or goes on.
-func (d *jobDecision) suspension() {
-	if jobSuspended(d.job) {
-		if d.set(batchv1.JobSuspended, corev1.ConditionTrue, "JobSuspended", "Job suspended") {
-			d.event(corev1.EventTypeNormal, "Suspended", "Job suspended")
-			d.status.StartTime = nil
-		}
-		return
-	}
-	if d.set(batchv1.JobSuspended, corev1.ConditionFalse, "JobResumed", "Job resumed") {
-		d.event(corev1.EventTypeNormal, "Resumed", "Job resumed")
-		// The deadline is for the time that the Job is active without a break.
-		d.status.StartTime = &metav1.Time{Time: d.now}
-	}
-}
-
-// set writes a condition and reports whether that changed anything; one that is
-// not there need not be written to be false.
-func (d *jobDecision) set(t batchv1.JobConditionType, status corev1.ConditionStatus, reason, message string) bool {
-	c := jobCondition(&d.status, t)
-	if c == nil && status == corev1.ConditionFalse || c != nil && c.Status == status {
-		return false
-	}
-	next := d.condition(t, reason, message)
-	next.Status = status
-	if c != nil {
-		*c = *next
-	} else {
-		d.status.Conditions = append(d.status.Conditions, *next)
-	}
-	return true
-}
-
-func (d *jobDecision) event(kind, reason, message string) {
-	d.events = append(d.events, jobEvent{kind, reason, message})
-}
-
-func jobCondition(s *batchv1.JobStatus, t batchv1.JobConditionType) *batchv1.JobCondition {
-	for i := range s.Conditions {
-		if s.Conditions[i].Type == t {
-			return &s.Conditions[i]
-		}
-	}
-	return nil
-}
-
-// jobEnd is the condition that says how a Job ended, nil while it has not.
-func jobEnd(s *batchv1.JobStatus) *batchv1.JobCondition {
-	for _, t := range []batchv1.JobConditionType{batchv1.JobComplete, batchv1.JobFailed} {
-		if c := jobCondition(s, t); c != nil && c.Status == corev1.ConditionTrue {
-			return c
-		}
-	}
-	return nil
 }

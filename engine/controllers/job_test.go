@@ -355,3 +355,49 @@ func TestWhatCannotBeMadeIsSaid(t *testing.T) {
 	w.settle()
 	w.expect("end", w.ended(), "Failed DeadlineExceeded")
 }
+
+func TestAJobWaitsForThePodsOfTheOneBefore(t *testing.T) {
+	w := newWorld(t)
+	one := func(*batchv1.JobSpec) {}
+	w.create(one)
+	w.settle()
+	old := w.active()[0]
+	w.run(old)
+	if err := w.r.Delete(t.Context(), w.job(), client.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	w.create(one)
+	w.delete(old) // as the garbage collector does
+	w.settle()
+	w.expect("none yet", len(w.active()), 0)
+	w.stopAll()
+	w.expect("the old one is gone", len(w.active()), 1)
+	if e := w.events(); e["Waiting"] == 0 {
+		t.Errorf("events %v", e)
+	}
+}
+
+func TestAnEvictionIsADisruption(t *testing.T) {
+	w := newWorld(t)
+	w.create(func(s *batchv1.JobSpec) {
+		s.BackoffLimit = ptr(int32(0))
+		s.PodFailurePolicy = &batchv1.PodFailurePolicy{Rules: []batchv1.PodFailurePolicyRule{{
+			Action: batchv1.PodFailurePolicyActionIgnore,
+			OnPodConditions: []batchv1.PodFailurePolicyOnPodConditionsPattern{
+				{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue},
+			},
+		}}}
+	})
+	w.settle()
+	p := w.active()[0]
+	w.run(p)
+	if err := w.r.Evict(t.Context(), client.Key(p), client.DeleteOptions{}, false); err != nil {
+		t.Fatal(err)
+	}
+	w.settle()
+	w.expect("it keeps its place until it has stopped", len(w.active()), 0)
+	w.stopAll()
+	w.after(10 * time.Second)
+	w.expect("another one", len(w.active()), 1)
+	w.expect("failed", w.job().Status.Failed, 0)
+}

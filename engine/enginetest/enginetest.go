@@ -109,8 +109,8 @@ type Kubelet struct {
 	Client client.Client
 	// Broken images never become ready.
 	Broken map[string]bool
-	// Ends are the phases in which the containers of an image end at once.
-	Ends map[string]corev1.PodPhase
+	// Exit is the code with which images exit; those that are not named run on.
+	Exit map[string]int32
 
 	mu   sync.Mutex
 	next int
@@ -167,7 +167,11 @@ func (f *kubeletFollower) Set(obj client.Object) {
 		_ = f.Client.Delete(f.ctx, pod.DeepCopy(), client.DeleteOptions{UID: pod.UID, GracePeriodSeconds: &zero})
 		return
 	}
-	if p := pod.Status.Phase; p == corev1.PodRunning || p == corev1.PodSucceeded || p == corev1.PodFailed {
+	switch pod.Status.Phase {
+	case corev1.PodRunning:
+		f.end(pod)
+		return
+	case corev1.PodSucceeded, corev1.PodFailed:
 		return
 	}
 	f.mu.Lock()
@@ -188,28 +192,30 @@ func (f *kubeletFollower) Set(obj client.Object) {
 		})
 	}
 	next.Status.Conditions = append(next.Status.Conditions, corev1.PodCondition{Type: corev1.PodReady, Status: ready, LastTransitionTime: metav1.Now()})
-	if phase, ok := f.Ends[pod.Spec.Containers[0].Image]; ok {
-		end(next, phase)
-	}
 	_ = f.Client.UpdateStatus(f.ctx, next)
 }
 
-// end makes the containers of a Pod have ended.
-func end(pod *corev1.Pod, phase corev1.PodPhase) {
-	code := int32(0)
-	if phase == corev1.PodFailed {
-		code = 1
+// end lets a Pod exit whose image does.
+func (f *kubeletFollower) end(pod *corev1.Pod) {
+	code, ends := f.Exit[pod.Spec.Containers[0].Image]
+	if !ends {
+		return
 	}
-	pod.Status.Phase = phase
-	for i := range pod.Status.ContainerStatuses {
-		pod.Status.ContainerStatuses[i].Ready = false
-		pod.Status.ContainerStatuses[i].State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: code, FinishedAt: metav1.Now()}}
+	next := pod.DeepCopy()
+	next.Status.Phase = corev1.PodSucceeded
+	if code != 0 {
+		next.Status.Phase = corev1.PodFailed
 	}
-	for i := range pod.Status.Conditions {
-		if pod.Status.Conditions[i].Type == corev1.PodReady {
-			pod.Status.Conditions[i].Status = corev1.ConditionFalse
+	for i := range next.Status.ContainerStatuses {
+		next.Status.ContainerStatuses[i].Ready = false
+		next.Status.ContainerStatuses[i].State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: code, FinishedAt: metav1.Now()}}
+	}
+	for i := range next.Status.Conditions {
+		if next.Status.Conditions[i].Type == corev1.PodReady {
+			next.Status.Conditions[i].Status = corev1.ConditionFalse
 		}
 	}
+	_ = f.Client.UpdateStatus(f.ctx, next)
 }
 
 // Eventually waits until check returns "", and fails with its last answer.

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -160,6 +161,51 @@ func ReplicaSet(r *appsv1.ReplicaSet, pods []*corev1.Pod) Health {
 		return h
 	}
 	return Health{Progressing, fmt.Sprintf("%d of %d pods are available", r.Status.AvailableReplicas, want)}
+}
+
+// Job is healthy once it runs and until it fails, as kstatus has it (cli-utils,
+// pkg/kstatus/status, jobConditions): a Job may run for hours, and what waits for
+// its end waits for the condition Complete. A suspended one is as it should be.
+// Unlike kstatus, a Job is not healthy while a Pod of it cannot start: pods, which
+// are those of the Job, say why.
+func Job(j *batchv1.Job, pods []*corev1.Pod) Health {
+	for _, c := range j.Status.Conditions {
+		if c.Status != corev1.ConditionTrue {
+			continue
+		}
+		switch c.Type {
+		case batchv1.JobComplete:
+			return Health{Healthy, "completed"}
+		case batchv1.JobFailed, batchv1.JobFailureTarget:
+			return Health{Degraded, fmt.Sprintf("%s: %s%s", c.Reason, c.Message, lastFailure(pods))}
+		case batchv1.JobSuspended:
+			return Health{Healthy, "is suspended"}
+		}
+	}
+	if j.Status.StartTime == nil {
+		return Health{Progressing, "waits for its controller"}
+	}
+	pending := slices.DeleteFunc(slices.Clone(pods), func(p *corev1.Pod) bool {
+		return p.DeletionTimestamp != nil || p.Status.Phase != corev1.PodPending && p.Status.Phase != ""
+	})
+	if h := worst(pending); h.State == Degraded {
+		return h
+	}
+	return Health{State: Healthy}
+}
+
+// lastFailure is what the newest Pod that failed says.
+func lastFailure(pods []*corev1.Pod) string {
+	var last *corev1.Pod
+	for _, p := range pods {
+		if p.Status.Phase == corev1.PodFailed && (last == nil || last.CreationTimestamp.Before(&p.CreationTimestamp)) {
+			last = p
+		}
+	}
+	if last == nil {
+		return ""
+	}
+	return fmt.Sprintf(" (pod %s: %s)", last.Name, Pod(last).Reason)
 }
 
 // worst is the worst health of some Pods, with the number of Pods it holds for.

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -171,8 +172,7 @@ func compare(d Desired, commit string) (Step, bool) {
 	if d.Immutable != "" {
 		mark(d.Object, commit)
 		s.Action, s.Why, s.Fields = Replace, d.Immutable, Fields(d.Live, d.Object)
-		// The node is the scheduler's choice, not a change that somebody made.
-		s.Fields = slices.DeleteFunc(s.Fields, func(f Field) bool { return d.Key.Kind == "Pod" && f.Path == "spec.nodeName" })
+		s.Fields = slices.DeleteFunc(s.Fields, func(f Field) bool { return generated(d.Key.Kind, f.Path) })
 		return s, true
 	}
 	if equality.Semantic.DeepEqual(d.Live, d.Object) {
@@ -204,6 +204,12 @@ func mark(obj client.Object, commit string) {
 		a[v1alpha1.AnnotationRevision] = commit
 	}
 	obj.SetAnnotations(a)
+}
+
+// generated: the field is different on each new object without anybody's wish:
+// a Pod's node is the scheduler's choice, and a Job knows its Pods by its UID.
+func generated(kind, path string) bool {
+	return kind == "Pod" && path == "spec.nodeName" || kind == "Job" && strings.Contains(path, "controller-uid")
 }
 
 func remove(o Owned, prune bool) Step {

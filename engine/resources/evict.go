@@ -50,7 +50,12 @@ func (t *Tx) evict(ctx context.Context, key types.NamespacedName, opts client.De
 			return err
 		}
 	}
-	return t.Delete(ctx, &pod, opts)
+	return t.delete(ctx, &pod, opts, func(next client.Object) {
+		setCondition(next.(*corev1.Pod), corev1.PodCondition{ // a Job's podFailurePolicy reads it
+			Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "EvictionByEvictionAPI", Message: "Eviction API: evicting",
+			LastTransitionTime: metav1.NewTime(t.r.clock.Now()), ObservedGeneration: next.GetGeneration(),
+		})
+	})
 }
 
 // budgetOf finds the one budget that selects a Pod, or nil.

@@ -3,7 +3,6 @@ package resources
 import (
 	"context"
 	"slices"
-	"strings"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -17,7 +16,7 @@ import (
 
 // finishedPrefix is where the Jobs of Sources are that have ended and were
 // removed when their time was over: they are not to run again. The Namespace's
-// UID is in the key, for in a Namespace that is made anew nothing has run.
+// UID is in the key, for in a Namespace that was made anew nothing has run.
 const finishedPrefix = "/berth/finished/"
 
 func finishedKey(source string, namespace types.UID, name string) string {
@@ -65,17 +64,19 @@ func (r *Resources) Finished(ctx context.Context, source string, namespace types
 }
 
 // ForgetFinished adds to the transaction that what Finished tells of a Source's
-// Jobs is forgotten, all but those to keep, by the UIDs of their Namespaces and
-// their names.
-func (t *Tx) ForgetFinished(ctx context.Context, source string, keep map[types.UID][]string) error {
+// Jobs is forgotten, all but those to keep.
+func (t *Tx) ForgetFinished(ctx context.Context, source string, keep []types.NamespacedName) error {
 	prefix := finishedPrefix + source + "/"
 	page, err := t.r.store.List(ctx, store.ListRequest{Prefix: prefix})
 	if err != nil {
 		return err
 	}
 	for _, kv := range page.KVs {
-		ns, name, _ := strings.Cut(kv.Key[len(prefix):], "/")
-		if !slices.Contains(keep[types.UID(ns)], name) {
+		job := &batchv1.Job{}
+		if err := decodeInto(kv, job); err != nil {
+			return err
+		}
+		if !slices.Contains(keep, client.Key(job)) {
 			t.kept = append(t.kept, store.Op{Key: kv.Key, Expect: store.Any})
 		}
 	}

@@ -8,6 +8,7 @@ package resources
 import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 
 	"berth.dev/berth/api/client"
 )
@@ -39,6 +40,9 @@ type Resource struct {
 	newList   func() client.ObjectList
 	// prepareCreate fills and clears what a client may not decide.
 	prepareCreate func(client.Object)
+	// forget takes off what was made out of the UID that an object had before it
+	// is given another one; nil for nothing.
+	forget func(obj client.Object, was types.UID)
 	// prepareUpdate carries over from old what a client may not change.
 	prepareUpdate func(obj, old client.Object)
 	// status is nil without one.

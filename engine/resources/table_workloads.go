@@ -5,6 +5,7 @@ import (
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/types"
 
 	"berth.dev/berth/api/client"
 	"berth.dev/berth/api/upstream"
@@ -60,6 +61,7 @@ func workloadKinds() []*Resource {
 			status:        statusAt(func(o *batchv1.Job) *batchv1.JobStatus { return &o.Status }),
 			spec:          func(o client.Object) any { return &o.(*batchv1.Job).Spec },
 			prepareCreate: func(o client.Object) { upstream.SelectOwnPods(o.(*batchv1.Job)) },
+			forget:        func(o client.Object, was types.UID) { upstream.ForgetOwnPods(o.(*batchv1.Job), was) },
 			// It cannot be changed, so leaving it out means no change.
 			prepareUpdate: func(o, _ client.Object) { upstream.SelectOwnPods(o.(*batchv1.Job)) },
 			fields: func(o client.Object) fields.Set {

@@ -115,6 +115,9 @@ func (r *Resources) begin(row *Resource, obj client.Object) {
 	if obj.GetName() == "" && obj.GetGenerateName() != "" {
 		obj.SetName(generateName(obj.GetGenerateName()))
 	}
+	if was := obj.GetUID(); was != "" && row.forget != nil {
+		row.forget(obj, was)
+	}
 	obj.SetUID(uuid.NewUUID())
 	obj.SetCreationTimestamp(metav1.NewTime(r.clock.Now()))
 	obj.SetDeletionTimestamp(nil)
@@ -232,6 +235,21 @@ func (t *Tx) put(c *change, obj client.Object, kv store.KV) error {
 // Delete removes an object. A running Pod is given its grace period first, and
 // an object with finalizers waits for them.
 func (t *Tx) Delete(ctx context.Context, obj client.Object, opts client.DeleteOptions) error {
+	return t.delete(ctx, obj, opts, func(client.Object) {})
+}
+
+// Discard deletes an object and takes a finalizer off it, as one change: nobody
+// waits for that finalizer any more. It fails with a Conflict when the object is
+// not the one that the caller has read.
+func (t *Tx) Discard(ctx context.Context, obj client.Object, finalizer string) error {
+	opts := client.DeleteOptions{UID: obj.GetUID(), ResourceVersion: obj.GetResourceVersion()}
+	return t.delete(ctx, obj, opts, func(next client.Object) {
+		next.SetFinalizers(slices.DeleteFunc(next.GetFinalizers(), func(f string) bool { return f == finalizer }))
+	})
+}
+
+// delete deletes an object after an edit of it.
+func (t *Tx) delete(ctx context.Context, obj client.Object, opts client.DeleteOptions, edit func(client.Object)) error {
 	row, err := t.r.Of(obj)
 	if err != nil {
 		return err
@@ -248,6 +266,7 @@ func (t *Tx) Delete(ctx context.Context, obj client.Object, opts client.DeleteOp
 	}
 	c := &change{row: row, result: obj}
 	next := old.DeepCopyObject().(client.Object)
+	edit(next)
 	if !t.r.terminate(next, opts) {
 		assign(obj, old)
 		return t.remove(c, old, kv)
@@ -278,31 +297,6 @@ func (t *Tx) Pin(obj client.Object) error {
 	}
 	c.main = &store.Op{Key: row.key(obj.GetNamespace(), obj.GetName()), Value: value, Expect: expect}
 	return nil
-}
-
-// Discard deletes an object and takes a finalizer off it, as one change: nobody
-// waits for that finalizer any more.
-func (t *Tx) Discard(ctx context.Context, obj client.Object, finalizer string) error {
-	row, err := t.r.Of(obj)
-	if err != nil {
-		return err
-	}
-	old, kv, err := t.r.load(ctx, row, obj.GetNamespace(), obj.GetName())
-	if err != nil {
-		return err
-	}
-	if err := sameObject(row, obj, old); err != nil {
-		return err
-	}
-	c := &change{row: row, result: obj}
-	next := old.DeepCopyObject().(client.Object)
-	next.SetFinalizers(slices.DeleteFunc(next.GetFinalizers(), func(f string) bool { return f == finalizer }))
-	if !t.r.terminate(next, client.DeleteOptions{}) {
-		assign(obj, old)
-		return t.remove(c, old, kv)
-	}
-	assign(obj, next)
-	return t.put(c, obj, kv)
 }
 
 // lasting are the Namespaces that are never deleted, as in Kubernetes.

@@ -106,10 +106,14 @@ func (e *Engine) plan(ctx context.Context, src *v1alpha1.Source, commit string, 
 	for _, d := range p.wanted {
 		out.Objects[d.Key.Kind]++
 	}
+	for range p.finished {
+		out.Objects["Job"]++
+	}
 	out.Plan = plan.Make(plan.Input{
 		Source: src.Name, Commit: commit, Wanted: p.wanted, Owned: owned, Prune: *src.Spec.Prune,
 	})
 	out.Plan.Hooks = shown(p.hooks)
+	out.Plan.Unchanged += len(p.finished)
 	out.Diagnostics = append(out.Diagnostics, homeless(out.Plan, p.wanted)...)
 	nowhere, err := e.references(ctx, src.Name, set.Open, out.Plan)
 	if err != nil {
@@ -135,6 +139,9 @@ func (e *Engine) plan(ctx context.Context, src *v1alpha1.Source, commit string, 
 	}
 	if out.Waits == "" {
 		err = e.stage(ctx, &out, approved.atOnce)
+		if err == nil && out.next.Last {
+			err = out.tx.ForgetFinished(ctx, src.Name, p.finished)
+		}
 	}
 	slices.SortStableFunc(out.Diagnostics, v1alpha1.CompareDiagnostics)
 	return out, err

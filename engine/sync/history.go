@@ -66,6 +66,14 @@ func (r *runner) forget() {
 	if err := r.engine.Resources.DropKept(ctx, r.name, nil); err != nil {
 		r.engine.Log.Warn("drop the revisions of a Source that is gone", "source", r.name, "err", err)
 	}
+	tx := r.engine.Resources.Begin()
+	err := tx.ForgetFinished(ctx, r.name, nil)
+	if err == nil {
+		err = tx.Commit(ctx)
+	}
+	if err != nil {
+		r.engine.Log.Warn("forget the Jobs of a Source that is gone", "source", r.name, "err", err)
+	}
 }
 
 // outcome notes how the newest commit of the history has ended: healthy, or

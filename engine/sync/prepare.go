@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/labels"
@@ -40,6 +41,8 @@ type preparation struct {
 	wanted      []plan.Desired
 	hooks       []hook
 	diagnostics []v1alpha1.Diagnostic
+	// finished are Jobs that have run and were removed when their time was over.
+	finished []types.NamespacedName
 	// waits says what must be gone before the revision can be applied.
 	waits string
 }
@@ -98,6 +101,11 @@ func (p *preparation) add(ctx context.Context, m manifest.Manifest) error {
 		return nil
 	}
 	p.label(m, obj, live)
+	if live == nil {
+		if done, err := p.ran(ctx, obj); done || err != nil {
+			return err
+		}
+	}
 	d := plan.Desired{Key: plan.KeyOf(row.GroupVersionKind, obj), Object: obj, Origin: m.Origin, Live: live, Wave: wave}
 	if p.validate(m, &d) {
 		p.wanted = append(p.wanted, d)
@@ -282,8 +290,8 @@ func (p *preparation) validate(m manifest.Manifest, d *plan.Desired) bool {
 	if len(errs) == 0 {
 		return true
 	}
-	if restartsPod(d.Live) || d.Object.GetAnnotations()[v1alpha1.AnnotationReplace] == v1alpha1.ReplaceAllowed {
-		d.Object, d.Immutable = fresh, errs[0].Field+" cannot be changed in place"
+	if why, anew := runsAnew(d.Live); anew || d.Object.GetAnnotations()[v1alpha1.AnnotationReplace] == v1alpha1.ReplaceAllowed {
+		d.Object, d.Immutable = fresh, errs[0].Field+" cannot be changed in place"+why
 		return true
 	}
 	for _, e := range errs {
@@ -293,11 +301,38 @@ func (p *preparation) validate(m manifest.Manifest, d *plan.Desired) bool {
 	return false
 }
 
-// restartsPod: a bare Pod is replaced without asking, for that is the only way
-// to change it and it keeps nothing.
-func restartsPod(live client.Object) bool {
-	_, ok := live.(*corev1.Pod)
-	return ok
+// runsAnew: a bare Pod and a Job are replaced without asking, for that is the
+// only way to change them, and they keep nothing.
+func runsAnew(live client.Object) (why string, ok bool) {
+	switch live.(type) {
+	case *corev1.Pod:
+		return "", true
+	case *batchv1.Job:
+		return ", so the Job runs anew", true
+	}
+	return "", false
+}
+
+// ran: the object is a Job that has run and was removed when its time was over,
+// and it would not run anew if it were still there (docs/decisions/jobs.md).
+func (p *preparation) ran(ctx context.Context, obj client.Object) (bool, error) {
+	job, ok := obj.(*batchv1.Job)
+	if !ok {
+		return false, nil
+	}
+	ns, ok := p.engine.Live.Namespaces.Get(types.NamespacedName{Name: job.Namespace})
+	if !ok {
+		return false, nil
+	}
+	was, ok, err := p.engine.Resources.Finished(ctx, p.source.Name, ns.UID, job.Name)
+	if err != nil {
+		return false, fmt.Errorf("look whether job %s has run: %w", job.Name, err)
+	}
+	if !ok || len(p.engine.Resources.ValidateUpdate(job.DeepCopy(), was)) > 0 {
+		return false, nil
+	}
+	p.finished = append(p.finished, client.Key(job))
+	return true, nil
 }
 
 func (p *preparation) invalid(m manifest.Manifest, errs field.ErrorList) {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strconv"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -17,14 +16,15 @@ import (
 	"berth.dev/berth/api/client"
 	"berth.dev/berth/api/v1alpha1"
 	"berth.dev/berth/engine/health"
+	"berth.dev/berth/engine/live"
 	"berth.dev/berth/engine/plan"
 )
 
 // followHealth wakes the Source that an object belongs to when it changes.
 func (e *Engine) followHealth() {
 	e.Live.Deployments.OnChange(func(old, now *appsv1.Deployment) { e.touched(cmp.Or(now, old)) })
-	e.Live.Jobs.OnChange(func(old, now *batchv1.Job) { e.touched(cmp.Or(now, old)) })
 	e.Live.ReplicaSets.OnChange(func(old, now *appsv1.ReplicaSet) { e.touched(e.root(cmp.Or(now, old))) })
+	e.Live.Jobs.OnChange(func(old, now *batchv1.Job) { e.touched(cmp.Or(now, old)) })
 	e.Live.Pods.OnChange(func(old, now *corev1.Pod) { e.touched(e.root(cmp.Or(now, old))) })
 }
 
@@ -50,6 +50,12 @@ func (e *Engine) root(obj client.Object) client.Object {
 				return obj
 			}
 			obj = d
+		case "Job":
+			j, ok := e.Live.Jobs.Get(key)
+			if !ok {
+				return obj
+			}
+			obj = j
 		default:
 			return obj
 		}
@@ -249,6 +255,19 @@ func (e *Engine) assess(source string, expected map[plan.Key]int64, only func(cl
 		note(health.ReplicaSet(rs, pods), key.String())
 		out.count(pods, int(*rs.Spec.Replicas))
 	}
+	for _, j := range ofSource(e.Live.Jobs.All(), source, func(o client.Object) bool { return hookOf(o) == "" && only(o) }) {
+		key := plan.KeyOf(batchv1.SchemeGroupVersion.WithKind("Job"), j)
+		if behind(j, expected[key]) {
+			note(health.Health{State: health.Progressing, Reason: "waits for its controller"}, key.String())
+			out.scheduled, out.started = false, false
+			continue
+		}
+		pods := e.Live.Pods.OwnedBy(j.UID)
+		note(health.Job(j, pods), key.String())
+		out.count(pods, int(j.Status.Active))
+		ran := j.Status.StartTime != nil || j.Spec.Suspend != nil && *j.Spec.Suspend
+		out.scheduled, out.started = out.scheduled && ran, out.started && ran
+	}
 	for _, p := range ofSource(e.Live.Pods.All(), source, only) {
 		key := plan.KeyOf(corev1.SchemeGroupVersion.WithKind("Pod"), p)
 		if behind(p, expected[key]) {
@@ -268,7 +287,7 @@ func (e *Engine) assess(source string, expected map[plan.Key]int64, only func(cl
 
 // missing finds a workload that was written but is not in the views yet.
 func (e *Engine) missing(expected map[plan.Key]int64) string {
-	for key := range expected {
+	for key, version := range expected {
 		name := client.Key(&metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name})
 		found := true
 		switch key.Kind {
@@ -276,6 +295,9 @@ func (e *Engine) missing(expected map[plan.Key]int64) string {
 			_, found = e.Live.Deployments.Get(name)
 		case "ReplicaSet":
 			_, found = e.Live.ReplicaSets.Get(name)
+		case "Job": // one that is not there any more has ended, and its time is over
+			_, found = e.Live.Jobs.Get(name)
+			found = found || e.Live.Jobs.Version() >= version
 		case "Pod":
 			_, found = e.Live.Pods.Get(name)
 		}
@@ -287,8 +309,7 @@ func (e *Engine) missing(expected map[plan.Key]int64) string {
 }
 
 func behind(obj client.Object, version int64) bool {
-	v, err := strconv.ParseInt(obj.GetResourceVersion(), 10, 64)
-	return err == nil && v < version
+	return live.Version(obj) < version
 }
 
 func ofSource[T client.Object](all []T, source string, only func(client.Object) bool) []T {

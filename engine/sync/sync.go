@@ -106,7 +106,7 @@ func New(o Options) *Engine {
 
 // Run works until the context ends.
 func (e *Engine) Run(ctx context.Context) error {
-	if !live.Synced(ctx, e.Live.Sources, e.Live.Namespaces, e.Live.Deployments, e.Live.ReplicaSets, e.Live.Pods, e.Live.Jobs) {
+	if !live.Synced(ctx, e.Live.Sources, e.Live.Namespaces, e.Live.Deployments, e.Live.ReplicaSets, e.Live.Jobs, e.Live.Pods) {
 		return nil
 	}
 	g, ctx := errgroup.WithContext(ctx)
@@ -226,8 +226,7 @@ func Kinds() []schema.GroupVersionKind {
 	return []schema.GroupVersionKind{
 		core("Namespace"), core("ConfigMap"), core("Secret"), core("ServiceAccount"), core("Service"), core("Pod"),
 		apps("Deployment"), apps("ReplicaSet"),
-		batchv1.SchemeGroupVersion.WithKind("Job"),
-		v1alpha1.GroupVersion.WithKind("Source"),
+		batchv1.SchemeGroupVersion.WithKind("Job"), v1alpha1.GroupVersion.WithKind("Source"),
 	}
 }
 

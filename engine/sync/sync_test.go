@@ -128,7 +128,7 @@ func start(t *testing.T) *fixture {
 	f := &fixture{Resources: r, remote: &remote{}}
 	enginetest.Go(t, controllers.New(controllers.Options{Resources: r, Live: views, Clock: clock.RealClock{}, Log: enginetest.Log(t)}).Run)
 	f.kubelet = &enginetest.Kubelet{Client: r, Broken: map[string]bool{"broken": true},
-		Ends: map[string]corev1.PodPhase{"works": corev1.PodSucceeded, "fails": corev1.PodFailed}}
+		Exit: map[string]int32{"ok": 0, "ok2": 0, "bad": 1, "works": 0, "fails": 1}}
 	enginetest.Go(t, f.kubelet.Run)
 	enginetest.Go(t, func(ctx context.Context) error { return views.Run(ctx, r) })
 	f.restart(t)

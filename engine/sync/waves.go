@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	batchv1 "k8s.io/api/batch/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"berth.dev/berth/api/client"
@@ -43,7 +44,7 @@ func (r *runner) waits(src *v1alpha1.Source, out Outcome, t *target) bool {
 		return false
 	}
 	now := r.engine.Clock.Now()
-	state := r.engine.assess(r.name, r.expected, below(w.Number))
+	state := r.lower(w.Number)
 	if state.health.State == health.Healthy {
 		return false
 	}
@@ -78,7 +79,24 @@ func (r *runner) waveSince(now time.Time) time.Time {
 
 // waveReady: what the next wave waits for has become healthy.
 func (r *runner) waveReady() bool {
-	return r.wave != nil && r.engine.assess(r.name, r.expected, below(*r.wave)).health.State == health.Healthy
+	return r.wave != nil && r.lower(*r.wave).health.State == health.Healthy
+}
+
+// lower is the state of the waves before one. A Job that runs is as healthy as
+// any, but what comes in a later wave is to come after it: it must have ended.
+func (r *runner) lower(wave int) progress {
+	out := r.engine.assess(r.name, r.expected, below(wave))
+	if out.health.State != health.Healthy {
+		return out
+	}
+	for _, j := range ofSource(r.engine.Live.Jobs.All(), r.name, below(wave)) {
+		if hookOf(j) == "" && ended(j) == nil && !(j.Spec.Suspend != nil && *j.Spec.Suspend) {
+			out.object = plan.KeyOf(batchv1.SchemeGroupVersion.WithKind("Job"), j).String()
+			out.health = health.Health{State: health.Progressing, Reason: "has not ended"}
+			return out
+		}
+	}
+	return out
 }
 
 // wrote notes a wave that is not the last.

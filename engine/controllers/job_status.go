@@ -98,3 +98,59 @@ func (d *jobDecision) conclude(end *batchv1.JobCondition) {
 	}
 	d.event(corev1.EventTypeNormal, "Completed", "Job completed")
 }
+
+// suspension notes that the Job was suspended or goes on.
+func (d *jobDecision) suspension() {
+	if jobSuspended(d.job) {
+		if d.set(batchv1.JobSuspended, corev1.ConditionTrue, "JobSuspended", "Job suspended") {
+			d.event(corev1.EventTypeNormal, "Suspended", "Job suspended")
+			d.status.StartTime = nil
+		}
+		return
+	}
+	if d.set(batchv1.JobSuspended, corev1.ConditionFalse, "JobResumed", "Job resumed") {
+		d.event(corev1.EventTypeNormal, "Resumed", "Job resumed")
+		// The deadline is for the time that the Job is active without a break.
+		d.status.StartTime = &metav1.Time{Time: d.now}
+	}
+}
+
+// set writes a condition and reports whether that changed anything; one that is
+// not there need not be written to be false.
+func (d *jobDecision) set(t batchv1.JobConditionType, status corev1.ConditionStatus, reason, message string) bool {
+	c := jobCondition(&d.status, t)
+	if c == nil && status == corev1.ConditionFalse || c != nil && c.Status == status {
+		return false
+	}
+	next := d.condition(t, reason, message)
+	next.Status = status
+	if c != nil {
+		*c = *next
+	} else {
+		d.status.Conditions = append(d.status.Conditions, *next)
+	}
+	return true
+}
+
+func (d *jobDecision) event(kind, reason, message string) {
+	d.events = append(d.events, jobEvent{kind, reason, message})
+}
+
+func jobCondition(s *batchv1.JobStatus, t batchv1.JobConditionType) *batchv1.JobCondition {
+	for i := range s.Conditions {
+		if s.Conditions[i].Type == t {
+			return &s.Conditions[i]
+		}
+	}
+	return nil
+}
+
+// jobEnd is the condition that says how a Job ended, nil while it has not.
+func jobEnd(s *batchv1.JobStatus) *batchv1.JobCondition {
+	for _, t := range []batchv1.JobConditionType{batchv1.JobComplete, batchv1.JobFailed} {
+		if c := jobCondition(s, t); c != nil && c.Status == corev1.ConditionTrue {
+			return c
+		}
+	}
+	return nil
+}
