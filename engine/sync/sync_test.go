@@ -44,6 +44,7 @@ type remote struct {
 	commit map[string]content
 	err    error
 	open   []manifest.Reference
+	signed string
 }
 
 type content struct{ message, body string }
@@ -55,6 +56,13 @@ func (r *remote) push(id, message, body string) {
 		r.commit = map[string]content{}
 	}
 	r.head, r.commit[id], r.err = id, content{message, body}, nil
+}
+
+// signer says who signed every commit.
+func (r *remote) signer(who string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.signed = who
 }
 
 func (r *remote) fail(err error) {
@@ -70,7 +78,7 @@ func (r *remote) Fetch(context.Context, *v1alpha1.Source) (revision.Revision, er
 	if r.err != nil {
 		return revision.Revision{}, r.err
 	}
-	return revision.Revision{Commit: r.head, Message: r.commit[r.head].message, Subject: r.commit[r.head].message}, nil
+	return revision.Revision{Commit: r.head, Message: r.commit[r.head].message, Subject: r.commit[r.head].message, SignedBy: r.signed}, nil
 }
 
 // Compile implements sync.Compiler.

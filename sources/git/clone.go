@@ -242,20 +242,18 @@ func (c *clone) direct(ctx context.Context, dir string, src *v1alpha1.Source) (r
 	if err != nil {
 		return revision.Revision{}, err
 	}
-	if c.url == src.Spec.URL && c.state.Want == want.String() && c.path == src.Spec.Path && c.current.Tree != nil {
+	if c.url == src.Spec.URL && c.state.Want == want.Hash.String() && c.path == src.Spec.Path && c.current.Tree != nil {
 		rev := c.current
-		rev.Rewritten = false
+		rev.Ref, rev.Rewritten = want.ref, false
 		_ = store.Close()
 		return rev, nil
 	}
-	commit, err := tree.Peel(store, want)
+	rev, err := tree.Revision(ctx, tree.NewObjects(store), want.Hash, src.Spec.Path)
 	if err != nil {
 		return revision.Revision{}, err
 	}
-	rev, err := tree.Revision(ctx, tree.NewObjects(store), commit, src.Spec.Path)
-	if err != nil {
-		return revision.Revision{}, err
-	}
+	commit := plumbing.NewHash(rev.Commit)
+	rev.Ref = want.ref
 	if last := plumbing.NewHash(c.state.Commit); c.url == src.Spec.URL && !last.IsZero() && last != commit {
 		rev.Rewritten = !tree.Ancestor(store, last, commit)
 	}
@@ -264,6 +262,6 @@ func (c *clone) direct(ctx context.Context, dir string, src *v1alpha1.Source) (r
 	}
 	c.former, c.store, c.objects = c.store, store, nil
 	c.url, c.path, c.current = src.Spec.URL, src.Spec.Path, rev
-	c.state.Want, c.state.Commit = want.String(), commit.String()
+	c.state.Want, c.state.Commit = want.Hash.String(), rev.Commit
 	return rev, nil
 }

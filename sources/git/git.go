@@ -136,9 +136,9 @@ func (c *clone) fetch(ctx context.Context, f *Fetcher, src *v1alpha1.Source, rem
 	if err := c.load(); err != nil {
 		c.log.Info("cloning again", "reason", err)
 	}
-	if c.state.Want == want.String() && c.current.Tree != nil && c.path == src.Spec.Path {
+	if c.state.Want == want.Hash.String() && c.current.Tree != nil && c.path == src.Spec.Path {
 		rev := c.current
-		rev.Rewritten = false
+		rev.Ref, rev.Rewritten = want.ref, false
 		return rev, nil
 	}
 	rev, err := c.update(ctx, session, refs.caps, f.opts.MaxSize, want, src.Spec.Path)
@@ -151,7 +151,7 @@ func (c *clone) fetch(ctx context.Context, f *Fetcher, src *v1alpha1.Source, rem
 	// Objects that are missing, a lock left behind, a server that refuses
 	// later fetches: a fresh clone mends all of them.
 	c.log.Info("cloning again", "reason", err)
-	rewritten := c.rewrittenTo(want)
+	rewritten := c.rewrittenTo(want.Hash)
 	again, err := f.session(ctx, src, remote)
 	if err != nil {
 		return revision.Revision{}, err
@@ -170,30 +170,28 @@ func (c *clone) fetch(ctx context.Context, f *Fetcher, src *v1alpha1.Source, rem
 }
 
 // update fetches want, reads its tree and remembers it.
-func (c *clone) update(ctx context.Context, session transport.UploadPackSession, caps *capability.List, limit int64, want plumbing.Hash, dir string) (revision.Revision, error) {
+func (c *clone) update(ctx context.Context, session transport.UploadPackSession, caps *capability.List, limit int64, want named, dir string) (revision.Revision, error) {
 	if c.store == nil || c.packs() >= maxPacks {
 		if err := c.renew(); err != nil {
 			return revision.Revision{}, err
 		}
 	}
 	last := plumbing.NewHash(c.state.Commit)
-	if c.objects.Store().HasEncodedObject(want) != nil {
-		if err := c.download(ctx, session, caps, limit, want); err != nil {
+	if c.objects.Store().HasEncodedObject(want.Hash) != nil {
+		if err := c.download(ctx, session, caps, limit, want.Hash); err != nil {
 			return revision.Revision{}, err
 		}
 	}
-	commit, err := tree.Peel(c.objects.Store(), want)
+	rev, err := tree.Revision(ctx, c.objects, want.Hash, dir)
 	if err != nil {
 		return revision.Revision{}, err
 	}
-	rev, err := tree.Revision(ctx, c.objects, commit, dir)
-	if err != nil {
-		return revision.Revision{}, err
-	}
+	commit := plumbing.NewHash(rev.Commit)
+	rev.Ref = want.ref
 	if !last.IsZero() && last != commit && !c.fresh {
 		rev.Rewritten = !tree.Ancestor(c.objects.Store(), last, commit)
 	}
-	c.state.Want, c.state.Commit = want.String(), commit.String()
+	c.state.Want, c.state.Commit = want.Hash.String(), rev.Commit
 	if err := c.save(); err != nil {
 		return revision.Revision{}, err
 	}

@@ -57,11 +57,12 @@ func (o *Objects) Do(f func(storer.EncodedObjectStorer) error) error {
 	return f(o.store)
 }
 
-// Revision returns a commit, limited to the folder dir. The whole tree is
+// Revision returns a commit, or that of an annotated tag, limited to the folder dir. The whole tree is
 // listed at once: an object that is missing is an *ErrIncomplete here.
 func Revision(ctx context.Context, o *Objects, hash plumbing.Hash, dir string) (revision.Revision, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	named := hash
 	hash, err := Peel(o.store, hash)
 	if err != nil {
 		return revision.Revision{}, &ErrIncomplete{Hash: hash.String(), Err: err}
@@ -69,6 +70,10 @@ func Revision(ctx context.Context, o *Objects, hash plumbing.Hash, dir string) (
 	commit, err := object.GetCommit(o.store, hash)
 	if err != nil {
 		return revision.Revision{}, &ErrIncomplete{Hash: hash.String(), Err: err}
+	}
+	signatures, err := signed(o.store, named, commit)
+	if err != nil {
+		return revision.Revision{}, err
 	}
 	w := &walker{ctx: ctx, store: o.store, dir: strings.Trim(path.Clean("/"+dir), "/")}
 	w.reach = NewReach(w.dir)
@@ -84,6 +89,7 @@ func Revision(ctx context.Context, o *Objects, hash plumbing.Hash, dir string) (
 		Subject: subject,
 		Message: commit.Message,
 		Time:    commit.Committer.When,
+		Signed:  signatures,
 		Tree:    &gitTree{objects: o, files: w.files},
 	}, nil
 }
