@@ -57,7 +57,10 @@ func (f *revisions) Fetch(ctx context.Context, src *v1alpha1.Source) (revision.R
 	reason := v1alpha1.ReasonFetchFailed
 	var noRef *git.ErrRefNotFound
 	var untrusted *signature.Error
+	var large *git.ErrTooLarge
 	switch {
+	case errors.As(err, &large):
+		reason = v1alpha1.ReasonTooLarge
 	case errors.As(err, &untrusted):
 		reason = v1alpha1.ReasonVerifyFailed
 	case errors.Is(err, git.ErrEmptyRepository):

@@ -21,7 +21,6 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp/sideband"
 	"github.com/go-git/go-git/v5/plumbing/storer"
-	"github.com/go-git/go-git/v5/plumbing/transport"
 	"github.com/go-git/go-git/v5/storage/filesystem"
 
 	"berth.dev/berth/api/revision"
@@ -39,16 +38,20 @@ const (
 // clone is the bare, shallow repository of one Source. Its trees stay readable
 // until it has been made anew twice: the generation before is kept open.
 type clone struct {
-	mu      sync.Mutex
-	dir     string
-	log     *slog.Logger
-	url     string
-	path    string
-	state   state
-	store   *filesystem.Storage
+	mu  sync.Mutex
+	dir string
+	log *slog.Logger
+	url string
+	// scope is what of the repository current holds.
+	scope scope
+	state state
+	store *filesystem.Storage
+	// former is the generation before, of that number.
 	former  *filesystem.Storage
+	formerN int
 	objects *tree.Objects
 	current revision.Revision
+	refused refusedSize
 	// fresh is true until the first fetch into the store has succeeded.
 	fresh bool
 }
@@ -111,16 +114,17 @@ func (c *clone) save() error {
 
 // renew begins an empty store and drops the one before the present one.
 func (c *clone) renew() error {
-	if c.former != nil {
-		_ = c.former.Close()
+	if c.store != nil {
+		if c.former != nil {
+			_ = c.former.Close()
+		}
+		c.former, c.formerN, c.store = c.store, c.state.Generation, nil
 	}
-	c.former, c.store = c.store, nil
-	keep := c.state.Generation
 	c.state.Generation++
 	c.state.Want, c.state.Shallow = "", nil
 	entries, _ := os.ReadDir(c.dir)
 	for _, e := range entries {
-		if n, err := strconv.Atoi(e.Name()); err == nil && n != keep {
+		if n, err := strconv.Atoi(e.Name()); err == nil && (n != c.formerN || c.former == nil) {
 			if err := os.RemoveAll(filepath.Join(c.dir, e.Name())); err != nil {
 				return fmt.Errorf("remove an old clone: %w", err)
 			}
@@ -135,6 +139,18 @@ func (c *clone) renew() error {
 		return fmt.Errorf("make the clone: %w", err)
 	}
 	return nil
+}
+
+// discard removes a store that nothing was fetched into.
+func (c *clone) discard() {
+	if c.store == nil {
+		return
+	}
+	_ = c.store.Close()
+	if err := os.RemoveAll(c.generation()); err != nil {
+		c.log.Warn("remove half a clone", "err", err)
+	}
+	c.store, c.objects = nil, nil
 }
 
 func (c *clone) close() {
@@ -158,15 +174,16 @@ func (c *clone) packs() int {
 // download fetches want: alone into a fresh clone, else with what lies between
 // it and the last commit. The server is told where the clone is shallow, so
 // that it does not take older objects for granted.
-func (c *clone) download(ctx context.Context, session transport.UploadPackSession, caps *capability.List, limit int64, want plumbing.Hash) (err error) {
-	req := packp.NewUploadPackRequestFromCapabilities(caps)
+func (c *clone) download(ctx context.Context, v *visit, want plumbing.Hash) (err error) {
+	taken := diskSize(c.generation())
+	req := packp.NewUploadPackRequestFromCapabilities(v.refs.caps)
 	req.Wants = []plumbing.Hash{want}
 	if last := plumbing.NewHash(c.state.Commit); !c.fresh && !last.IsZero() {
 		req.Haves = []plumbing.Hash{last}
 		for _, s := range c.state.Shallow {
 			req.Shallows = append(req.Shallows, plumbing.NewHash(s))
 		}
-	} else if caps.Supports(capability.Shallow) {
+	} else if v.refs.caps.Supports(capability.Shallow) {
 		req.Depth = packp.DepthCommits(1)
 	}
 	if len(req.Shallows) > 0 || !req.Depth.IsZero() {
@@ -174,7 +191,7 @@ func (c *clone) download(ctx context.Context, session transport.UploadPackSessio
 			return err
 		}
 	}
-	resp, err := session.UploadPack(ctx, req)
+	resp, err := v.session.UploadPack(ctx, req)
 	if err != nil {
 		return &ErrUnreachable{Err: err}
 	}
@@ -189,15 +206,19 @@ func (c *clone) download(ctx context.Context, session transport.UploadPackSessio
 	case req.Capabilities.Supports(capability.Sideband):
 		pack = sideband.NewDemuxer(sideband.Sideband, pack)
 	}
-	bounded := &io.LimitedReader{R: pack, N: limit + 1}
+	left := max(v.limit-taken, 0)
+	bounded := &io.LimitedReader{R: pack, N: left + 1}
 	err = c.objects.Do(func(storer.EncodedObjectStorer) error {
 		return packfile.UpdateObjectStorage(c.store, bounded)
 	})
 	if bounded.N <= 0 {
-		return fmt.Errorf("the repository is larger than %d MiB; raise the limit, or use a smaller repository", limit>>20)
+		return overSize(v.limit, taken+left+1)
 	}
 	if err != nil {
 		return fmt.Errorf("receive the objects: %w", err)
+	}
+	if taken = diskSize(c.generation()); taken > v.limit {
+		return overSize(v.limit, taken)
 	}
 	return nil
 }
@@ -242,7 +263,7 @@ func (c *clone) direct(ctx context.Context, dir string, src *v1alpha1.Source) (r
 	if err != nil {
 		return revision.Revision{}, err
 	}
-	if c.url == src.Spec.URL && c.state.Want == want.Hash.String() && c.path == src.Spec.Path && c.current.Tree != nil {
+	if c.url == src.Spec.URL && c.known(src, want) {
 		rev := c.current
 		rev.Ref, rev.Rewritten = want.ref, false
 		_ = store.Close()
@@ -261,7 +282,7 @@ func (c *clone) direct(ctx context.Context, dir string, src *v1alpha1.Source) (r
 		_ = c.former.Close()
 	}
 	c.former, c.store, c.objects = c.store, store, nil
-	c.url, c.path, c.current = src.Spec.URL, src.Spec.Path, rev
+	c.url, c.scope, c.current = src.Spec.URL, scopeOf(src), rev
 	c.state.Want, c.state.Commit = want.Hash.String(), rev.Commit
 	return rev, nil
 }

@@ -11,6 +11,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/filemode"
@@ -43,9 +44,13 @@ func (e *ErrIncomplete) Unwrap() error { return e.Err }
 
 // Objects is an object store that is safe for concurrent use; go-git's are not.
 type Objects struct {
-	mu    sync.Mutex
-	store storer.EncodedObjectStorer
+	mu      sync.Mutex
+	store   storer.EncodedObjectStorer
+	damaged atomic.Bool
 }
+
+// Damaged reports whether an object could not be read that a tree holds.
+func (o *Objects) Damaged() bool { return o.damaged.Load() }
 
 // NewObjects guards a store.
 func NewObjects(store storer.EncodedObjectStorer) *Objects { return &Objects{store: store} }
@@ -291,6 +296,7 @@ func (t *gitTree) Read(ctx context.Context, name string, limit int64) ([]byte, e
 	defer t.objects.mu.Unlock()
 	content, err := readBlob(t.objects.store, plumbing.NewHash(t.files[i].Hash), limit)
 	if err != nil {
+		t.objects.damaged.Store(true) // its size was known, and is within the limit
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
 	return content, nil
