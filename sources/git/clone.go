@@ -1,12 +1,10 @@
 package git
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -16,11 +14,6 @@ import (
 	"github.com/go-git/go-billy/v5/osfs"
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/cache"
-	"github.com/go-git/go-git/v5/plumbing/format/packfile"
-	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
-	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
-	"github.com/go-git/go-git/v5/plumbing/protocol/packp/sideband"
-	"github.com/go-git/go-git/v5/plumbing/storer"
 	"github.com/go-git/go-git/v5/storage/filesystem"
 
 	"berth.dev/berth/api/revision"
@@ -52,6 +45,7 @@ type clone struct {
 	objects *tree.Objects
 	current revision.Revision
 	refused refusedSize
+	modules modules
 	// fresh is true until the first fetch into the store has succeeded.
 	fresh bool
 }
@@ -63,6 +57,8 @@ type state struct {
 	Want       string   `json:"want"`
 	Commit     string   `json:"commit"`
 	Shallow    []string `json:"shallow"`
+	// Whole: the history of all branches and tags was fetched.
+	Whole bool `json:"whole,omitempty"`
 }
 
 func (c *clone) stateFile() string { return filepath.Join(c.dir, "state.json") }
@@ -121,7 +117,7 @@ func (c *clone) renew() error {
 		c.former, c.formerN, c.store = c.store, c.state.Generation, nil
 	}
 	c.state.Generation++
-	c.state.Want, c.state.Shallow = "", nil
+	c.state.Want, c.state.Shallow, c.state.Whole = "", nil, false
 	entries, _ := os.ReadDir(c.dir)
 	for _, e := range entries {
 		if n, err := strconv.Atoi(e.Name()); err == nil && (n != c.formerN || c.former == nil) {
@@ -159,6 +155,7 @@ func (c *clone) close() {
 			_ = s.Close()
 		}
 	}
+	c.modules.close()
 	c.store, c.former, c.objects, c.current = nil, nil, nil, revision.Revision{}
 	c.state.Want = ""
 }
@@ -171,58 +168,6 @@ func (c *clone) packs() int {
 	return len(packs)
 }
 
-// download fetches want: alone into a fresh clone, else with what lies between
-// it and the last commit. The server is told where the clone is shallow, so
-// that it does not take older objects for granted.
-func (c *clone) download(ctx context.Context, v *visit, want plumbing.Hash) (err error) {
-	taken := diskSize(c.generation())
-	req := packp.NewUploadPackRequestFromCapabilities(v.refs.caps)
-	req.Wants = []plumbing.Hash{want}
-	if last := plumbing.NewHash(c.state.Commit); !c.fresh && !last.IsZero() {
-		req.Haves = []plumbing.Hash{last}
-		for _, s := range c.state.Shallow {
-			req.Shallows = append(req.Shallows, plumbing.NewHash(s))
-		}
-	} else if v.refs.caps.Supports(capability.Shallow) {
-		req.Depth = packp.DepthCommits(1)
-	}
-	if len(req.Shallows) > 0 || !req.Depth.IsZero() {
-		if err := req.Capabilities.Set(capability.Shallow); err != nil {
-			return err
-		}
-	}
-	resp, err := v.session.UploadPack(ctx, req)
-	if err != nil {
-		return &ErrUnreachable{Err: err}
-	}
-	defer func() { err = errors.Join(err, resp.Close()) }()
-	for _, s := range resp.Shallows {
-		c.state.Shallow = append(c.state.Shallow, s.String())
-	}
-	var pack io.Reader = bufio.NewReader(resp)
-	switch {
-	case req.Capabilities.Supports(capability.Sideband64k):
-		pack = sideband.NewDemuxer(sideband.Sideband64k, pack)
-	case req.Capabilities.Supports(capability.Sideband):
-		pack = sideband.NewDemuxer(sideband.Sideband, pack)
-	}
-	left := max(v.limit-taken, 0)
-	bounded := &io.LimitedReader{R: pack, N: left + 1}
-	err = c.objects.Do(func(storer.EncodedObjectStorer) error {
-		return packfile.UpdateObjectStorage(c.store, bounded)
-	})
-	if bounded.N <= 0 {
-		return overSize(v.limit, taken+left+1)
-	}
-	if err != nil {
-		return fmt.Errorf("receive the objects: %w", err)
-	}
-	if taken = diskSize(c.generation()); taken > v.limit {
-		return overSize(v.limit, taken)
-	}
-	return nil
-}
-
 // rewrittenTo reports whether the last commit is known not to lead to want.
 func (c *clone) rewrittenTo(want plumbing.Hash) bool {
 	last := plumbing.NewHash(c.state.Commit)
@@ -233,11 +178,17 @@ func (c *clone) rewrittenTo(want plumbing.Hash) bool {
 	return err == nil && !tree.Ancestor(c.objects.Store(), last, commit)
 }
 
-// direct reads a repository of this machine where it is.
-func (c *clone) direct(ctx context.Context, dir string, src *v1alpha1.Source) (revision.Revision, error) {
+// gitFolder is the repository in a folder, which may be a working tree.
+func gitFolder(dir string) string {
 	if _, err := os.Stat(filepath.Join(dir, ".git")); err == nil {
-		dir = filepath.Join(dir, ".git")
+		return filepath.Join(dir, ".git")
 	}
+	return dir
+}
+
+// direct reads a repository of this machine where it is.
+func (c *clone) direct(ctx context.Context, f *Fetcher, dir string, src *v1alpha1.Source) (revision.Revision, error) {
+	dir = gitFolder(dir)
 	if _, err := os.Stat(filepath.Join(dir, "HEAD")); err != nil {
 		return revision.Revision{}, &ErrUnreachable{Err: errors.New("there is no Git repository")}
 	}
@@ -269,7 +220,7 @@ func (c *clone) direct(ctx context.Context, dir string, src *v1alpha1.Source) (r
 		_ = store.Close()
 		return rev, nil
 	}
-	rev, err := tree.Revision(ctx, tree.NewObjects(store), want.Hash, src.Spec.Path)
+	rev, err := c.revision(ctx, f.visitor(src, &url{file: dir}), tree.NewObjects(store), want.Hash)
 	if err != nil {
 		return revision.Revision{}, err
 	}

@@ -3,6 +3,7 @@ package git
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 
@@ -74,6 +75,28 @@ func (e *ErrUnreachable) Unwrap() error { return e.Err }
 type advert struct {
 	hashes map[string]plumbing.Hash
 	caps   *capability.List
+}
+
+// has reports whether a ref names an object.
+func (a *advert) has(h plumbing.Hash) bool {
+	for _, other := range a.hashes {
+		if other == h {
+			return true
+		}
+	}
+	return false
+}
+
+// commits are what branches and tags name, in an order that stays.
+func (a *advert) commits() []plumbing.Hash {
+	var out []plumbing.Hash
+	for name, h := range a.hashes {
+		if (strings.HasPrefix(name, "refs/heads/") || strings.HasPrefix(name, "refs/tags/")) && !strings.HasSuffix(name, "^{}") {
+			out = append(out, h)
+		}
+	}
+	plumbing.HashesSort(out)
+	return slices.Compact(out)
 }
 
 func (a *advert) branches() []string {

@@ -112,7 +112,7 @@ func (f *Fetcher) clone(name string) *clone {
 // fetch brings the clone to the ref's commit and reads its tree.
 func (c *clone) fetch(ctx context.Context, f *Fetcher, src *v1alpha1.Source, remote *url) (revision.Revision, error) {
 	if remote.file != "" {
-		return c.direct(ctx, remote.file, src)
+		return c.direct(ctx, f, remote.file, src)
 	}
 	v, err := f.visit(ctx, src, remote)
 	if err != nil {
@@ -154,7 +154,7 @@ func (c *clone) fetch(ctx context.Context, f *Fetcher, src *v1alpha1.Source, rem
 
 // known: the last revision is what the Source wants now, and can be read.
 func (c *clone) known(src *v1alpha1.Source, want named) bool {
-	return c.state.Want == want.Hash.String() && c.current.Tree != nil && c.scope == scopeOf(src) && (c.objects == nil || !c.objects.Damaged())
+	return c.state.Want == want.Hash.String() && c.current.Tree != nil && c.scope == scopeOf(src) && (c.objects == nil || !c.objects.Damaged()) && !c.modules.damaged()
 }
 
 // again makes the clone anew.
@@ -182,11 +182,11 @@ func (c *clone) update(ctx context.Context, v *visit, want named) (revision.Revi
 	}
 	last := plumbing.NewHash(c.state.Commit)
 	if c.objects.Store().HasEncodedObject(want.Hash) != nil {
-		if err := c.download(ctx, v, want.Hash); err != nil {
+		if err := c.obtain(ctx, v, want.Hash); err != nil {
 			return revision.Revision{}, err
 		}
 	}
-	rev, err := tree.Revision(ctx, c.objects, want.Hash, v.src.Spec.Path)
+	rev, err := c.revision(ctx, v, c.objects, want.Hash)
 	if err != nil {
 		return revision.Revision{}, err
 	}

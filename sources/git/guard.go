@@ -18,13 +18,17 @@ const (
 )
 
 // ErrTooLarge says that a remote is larger than is allowed.
-type ErrTooLarge struct{ Reason string }
+type ErrTooLarge struct {
+	Reason string
+	// Reached is how much was reached, in bytes; 0 where bytes are not the matter.
+	Reached int64
+}
 
 func (e *ErrTooLarge) Error() string { return e.Reason }
 
 // overSize names the limit, what was reached, and what to raise.
 func overSize(limit, reached int64) *ErrTooLarge {
-	return &ErrTooLarge{fmt.Sprintf("the repository takes more than spec.maxSize (%s) allows: %.1f MiB were reached; raise spec.maxSize, or keep large files out of the repository",
+	return &ErrTooLarge{Reached: reached, Reason: fmt.Sprintf("the repository takes more than spec.maxSize (%s) allows: %.1f MiB were reached; raise spec.maxSize, or keep large files out of the repository",
 		resource.NewQuantity(limit, resource.BinarySI), float64(reached)/(1<<20))}
 }
 
@@ -46,11 +50,11 @@ type guard struct {
 
 func guardRefs(r io.Reader) *guard {
 	return &guard{Reader: r, lines: maxRefs, bytes: maxRefsBytes,
-		over: &ErrTooLarge{fmt.Sprintf("the remote has more than %d refs, or more than %d MiB of their names; delete branches and tags that nobody needs", maxRefs, maxRefsBytes>>20)}}
+		over: &ErrTooLarge{Reason: fmt.Sprintf("the remote has more than %d refs, or more than %d MiB of their names; delete branches and tags that nobody needs", maxRefs, maxRefsBytes>>20)}}
 }
 
 func guardPack(r io.Reader) *guard {
-	return &guard{Reader: r, lines: maxPreamble, bytes: maxRefsBytes, pack: true, over: &ErrTooLarge{"the remote sends no end of lines before the objects"}}
+	return &guard{Reader: r, lines: maxPreamble, bytes: maxRefsBytes, pack: true, over: &ErrTooLarge{Reason: "the remote sends no end of lines before the objects"}}
 }
 
 // Read implements io.Reader.

@@ -12,6 +12,7 @@ import (
 
 // visit is one conversation with a remote.
 type visit struct {
+	fetcher     *Fetcher
 	src         *v1alpha1.Source
 	remote      *url
 	credentials Credentials
@@ -23,10 +24,7 @@ type visit struct {
 
 // visit asks a remote what it has. Without an error, the visit is to be closed.
 func (f *Fetcher) visit(ctx context.Context, src *v1alpha1.Source, remote *url) (*visit, error) {
-	v := &visit{src: src, remote: remote, limit: f.opts.MaxSize}
-	if m := src.Spec.MaxSize; m != nil {
-		v.limit = m.Value()
-	}
+	v := f.visitor(src, remote)
 	var err error
 	if v.credentials, err = f.credentials(ctx, src); err != nil {
 		return nil, err
@@ -39,6 +37,14 @@ func (f *Fetcher) visit(ctx context.Context, src *v1alpha1.Source, remote *url) 
 		return nil, err
 	}
 	return v, nil
+}
+
+func (f *Fetcher) visitor(src *v1alpha1.Source, remote *url) *visit {
+	v := &visit{fetcher: f, src: src, remote: remote, limit: f.opts.MaxSize}
+	if m := src.Spec.MaxSize; m != nil {
+		v.limit = m.Value()
+	}
+	return v
 }
 
 // close ends the connection: over ssh it is one, and a process at its other end.
