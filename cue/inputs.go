@@ -48,6 +48,11 @@ func sift(tree revision.Tree, files []revision.File, root string) *inputs {
 			in.special(f, ext)
 			continue
 		}
+		if f.Kind == revision.Submodule && within(f.Path, root) {
+			in.special(f, ext) // the deployed folder lies in it
+			below = true
+			continue
+		}
 		if f.Kind != revision.Regular || !manifestLike(ext) {
 			continue
 		}
@@ -95,7 +100,7 @@ func (in *inputs) special(f revision.File, ext string) {
 	p := document.Problem{Pos: document.Pos{Path: f.Path}}
 	switch {
 	case f.Kind == revision.Submodule:
-		p.Message = "a submodule is not fetched; put the files into this repository, or list the folder in .berthignore"
+		p.Message = "a submodule is not fetched; set spec.submodules: true of the Source, put the files into this repository, or list the folder in .berthignore"
 	case manifestLike(ext):
 		p.Message = "a symbolic link is not followed; put the file itself here, or list it in .berthignore"
 	case ext == "":
@@ -143,7 +148,7 @@ func (in *inputs) read(ctx context.Context, f revision.File) ([]byte, *document.
 	}
 	if bytes.HasPrefix(content, []byte("version https://git-lfs.github.com/spec/")) {
 		return nil, &document.Problem{Pos: document.Pos{Path: f.Path, Line: 1},
-			Message: "the file is a Git LFS pointer, not the content; commit the file itself, or list it in .berthignore"}, nil
+			Message: "the file is a Git LFS pointer, not the content; set spec.lfs: true of the Source, commit the file itself, or list it in .berthignore"}, nil
 	}
 	if path.Ext(f.Path) == ".cue" { // CUE would put another letter for what is none
 		return content, document.NotText(f.Path, content), nil

@@ -126,7 +126,7 @@ func (w *walk) refer(f revision.File, r kustomize.Reference) {
 	case f.Kind == revision.Symlink:
 		w.fault(r, fmt.Sprintf("%s is a symbolic link, which is not followed; put the file itself there", f.Path))
 	case f.Kind == revision.Submodule:
-		w.fault(r, fmt.Sprintf("%s is a submodule, which is not fetched; put the files into this repository", f.Path))
+		w.fault(r, fmt.Sprintf("%s is a submodule, which is not fetched; set spec.submodules: true of the Source, or put the files into this repository", f.Path))
 	case f.Size > maxFile:
 		w.fault(r, fmt.Sprintf("%s is %.1f MiB; at most %d MiB are read", f.Path, float64(f.Size)/(1<<20), maxFile>>20))
 	default:

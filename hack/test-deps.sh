@@ -3,7 +3,7 @@
 . "$(dirname "$0")/lib.sh"
 need_root
 need_go
-install_packages ca-certificates git procps etcd-server etcd-client iproute2 nftables conntrack busybox-static chromium
+install_packages ca-certificates git procps etcd-server etcd-client iproute2 nftables conntrack busybox-static chromium openssh-client gnupg
 "$root/hack/runtime.sh"
 "$root/hack/image.sh"
 if [ ! -f "$bin/busybox.tar" ]; then

@@ -18,9 +18,29 @@ type Revision struct {
 	Message string
 	// Time is the committer's time.
 	Time time.Time
+	// Ref is the full name of the ref that led to the commit, such as
+	// refs/tags/v1.4.2; empty when a commit was named.
+	Ref string
+	// Signed are the annotated tag that led to the commit, if one did, and the
+	// commit, as their signatures cover them.
+	Signed []Signed
+	// SignedBy says whose signature was found and trusted; empty when none was
+	// looked for.
+	SignedBy string
 	// Rewritten is true when the commit before was not an ancestor of this one.
 	Rewritten bool
 	Tree      Tree
+}
+
+// Signed is a commit or an annotated tag without its signature, and that.
+type Signed struct {
+	// Tag is the name in a tag; empty for a commit.
+	Tag     string
+	Payload []byte
+	// Signature in ASCII armor; empty when there is none.
+	Signature string
+	// Time is the committer's, or the tagger's.
+	Time time.Time
 }
 
 // Tree is the content of a folder at one commit. It is safe for concurrent use

@@ -50,6 +50,13 @@ func Validate(s *Source) field.ErrorList {
 	if v := s.Spec.Verify; v != nil && v.AllowedSigners == "" && v.OpenPGPKeys == "" {
 		errs = append(errs, field.Required(spec.Child("verify"), "name the keys that are trusted: allowedSigners or openPGPKeys"))
 	}
+	const remoteOnly = "only of a remote; name its url, or put the files into the repository"
+	if s.Spec.Submodules && s.Spec.URL == "" {
+		errs = append(errs, field.Forbidden(spec.Child("submodules"), remoteOnly))
+	}
+	if s.Spec.LFS && s.Spec.URL == "" {
+		errs = append(errs, field.Forbidden(spec.Child("lfs"), remoteOnly))
+	}
 	if m := s.Spec.MaxSize; m != nil && m.Sign() <= 0 {
 		errs = append(errs, field.Invalid(spec.Child("maxSize"), m.String(), "must be more than 0, such as 1Gi"))
 	}

@@ -26,6 +26,7 @@ import (
 	"berth.dev/berth/nodeagent"
 	"berth.dev/berth/sources/git"
 	"berth.dev/berth/sources/receive"
+	"berth.dev/berth/sources/signature"
 )
 
 // revisions fetches from the built-in endpoint or from a remote.
@@ -48,17 +49,35 @@ func (f *revisions) Fetch(ctx context.Context, src *v1alpha1.Source) (revision.R
 		rev, err = f.remote.Fetch(ctx, src)
 	}
 	if err == nil {
+		err = trust(src, &rev)
+	}
+	if err == nil {
 		return rev, nil
 	}
 	reason := v1alpha1.ReasonFetchFailed
 	var noRef *git.ErrRefNotFound
+	var untrusted *signature.Error
+	var large *git.ErrTooLarge
 	switch {
+	case errors.As(err, &large):
+		reason = v1alpha1.ReasonTooLarge
+	case errors.As(err, &untrusted):
+		reason = v1alpha1.ReasonVerifyFailed
 	case errors.Is(err, git.ErrEmptyRepository):
 		reason = v1alpha1.ReasonEmptyRepository
 	case errors.As(err, &noRef), errors.Is(err, receive.ErrNotFound):
 		reason = v1alpha1.ReasonRefNotFound
 	}
 	return rev, &sync.FetchError{Reason: reason, Err: err}
+}
+
+// trust notes who signed a revision, if its Source wants to know that; the error
+// is a *signature.Error when nobody did whom it trusts.
+func trust(src *v1alpha1.Source, rev *revision.Revision) (err error) {
+	if src.Spec.Verify != nil {
+		rev.SignedBy, err = signature.Verify(*src.Spec.Verify, *rev, time.Now())
+	}
+	return err
 }
 
 // errNoURL: what is pushed to a server is on its disk alone, and any server may lead.
@@ -124,12 +143,19 @@ func (g *pushGate) Check(ctx context.Context, p receive.Push, out io.Writer) err
 		}
 		return nil
 	}
-	if !isBranch {
+	tag, isTag := strings.CutPrefix(p.Ref, "refs/tags/")
+	deployed = deployed || isTag && tag == src.Spec.Ref.Tag && tag != ""
+	if !isBranch && !deployed {
 		return nil
 	}
 	rev, err := p.At(src.Spec.Path)
 	if err != nil {
 		return fmt.Errorf("read the push: %w", err)
+	}
+	if err := trust(src, &rev); err != nil && deployed {
+		return fmt.Errorf("%w; nothing was changed", err)
+	} else if err != nil {
+		fmt.Fprintf(out, "%s cannot be deployed as it is: %s\n", strings.TrimPrefix(p.Ref, "refs/"), err)
 	}
 	done := patiently(out, sayEvery, "compiling and planning the push")
 	result, err := g.engine.Check(ctx, src, rev)

@@ -188,7 +188,7 @@ func (r *runner) conclude(src *v1alpha1.Source) {
 		r.condition(src, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonSuspended, suspended(src))
 		return
 	}
-	for _, kind := range []string{v1alpha1.ConditionFetched, v1alpha1.ConditionCompiled, v1alpha1.ConditionApplied, v1alpha1.ConditionHealthy} {
+	for _, kind := range []string{v1alpha1.ConditionFetched, v1alpha1.ConditionVerified, v1alpha1.ConditionCompiled, v1alpha1.ConditionApplied, v1alpha1.ConditionHealthy} {
 		c := meta.FindStatusCondition(r.status.Conditions, kind)
 		if c == nil || c.Status == metav1.ConditionTrue || kind == v1alpha1.ConditionHealthy && r.status.RolledBack != nil {
 			continue // without a condition no pass has come that far

@@ -187,7 +187,7 @@ func (r *runner) pass(ctx context.Context, src *v1alpha1.Source) time.Duration {
 	}
 	newest := rev.Commit
 	if err != nil {
-		r.fetchFailed(src, err)
+		r.fetchFailed(src, rev, err)
 		newest, rev = r.observed(), r.last
 	} else {
 		r.fetched(src, rev)
@@ -288,7 +288,13 @@ func (r *runner) appliedSpec(generation int64) bool {
 	return c != nil && c.Status == metav1.ConditionTrue && c.ObservedGeneration == generation
 }
 
-func (r *runner) fetchFailed(src *v1alpha1.Source, err error) {
+func (r *runner) fetchFailed(src *v1alpha1.Source, rev revision.Revision, err error) {
+	if reasonOf(err) == v1alpha1.ReasonVerifyFailed {
+		r.condition(src, v1alpha1.ConditionFetched, metav1.ConditionTrue, v1alpha1.ReasonSucceeded, "commit "+short(rev.Commit))
+		r.condition(src, v1alpha1.ConditionVerified, metav1.ConditionFalse, v1alpha1.ReasonVerifyFailed, err.Error())
+		r.engine.Log.Info("verification failed", "source", r.name, "err", err)
+		return
+	}
 	r.condition(src, v1alpha1.ConditionFetched, metav1.ConditionFalse, reasonOf(err), err.Error())
 	r.fetchFailures++
 	r.engine.Log.Info("fetch failed", "source", r.name, "err", err)
@@ -303,6 +309,11 @@ func (r *runner) fetched(src *v1alpha1.Source, rev revision.Revision) {
 		reason, message = v1alpha1.ReasonHistoryRewrite, message+"; the history was rewritten, the former commit is no ancestor"
 	}
 	r.condition(src, v1alpha1.ConditionFetched, metav1.ConditionTrue, reason, message)
+	if src.Spec.Verify == nil {
+		meta.RemoveStatusCondition(&r.status.Conditions, v1alpha1.ConditionVerified)
+		return
+	}
+	r.condition(src, v1alpha1.ConditionVerified, metav1.ConditionTrue, v1alpha1.ReasonSucceeded, "signed by "+line(rev.SignedBy))
 }
 
 // observe begins the timeline of a commit.

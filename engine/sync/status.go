@@ -27,7 +27,7 @@ const shownDiagnostics = 100
 func sourceKind() schema.GroupVersionKind { return v1alpha1.GroupVersion.WithKind("Source") }
 
 func commitOf(rev revision.Revision) *v1alpha1.Commit {
-	return &v1alpha1.Commit{ID: rev.Commit, Author: line(rev.Author), Email: line(rev.Email), Subject: line(rev.Subject), Time: metav1.NewTime(rev.Time)}
+	return &v1alpha1.Commit{ID: rev.Commit, Author: line(rev.Author), Email: line(rev.Email), Subject: line(rev.Subject), Time: metav1.NewTime(rev.Time), SignedBy: line(rev.SignedBy)}
 }
 
 // line is text of a commit as the status holds it, many times: bounded, and

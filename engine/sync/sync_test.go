@@ -46,6 +46,7 @@ type remote struct {
 	open   []manifest.Reference
 	// others are the newest commits of other repositories than shop's, by Source.
 	others map[string]string
+	signed string
 }
 
 type content struct{ message, body string }
@@ -72,6 +73,13 @@ func (r *remote) other(source, id, body string) {
 	r.others[source], r.commit[id] = id, content{body: body}
 }
 
+// signer says who signed every commit.
+func (r *remote) signer(who string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.signed = who
+}
+
 func (r *remote) fail(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -88,7 +96,7 @@ func (r *remote) Fetch(_ context.Context, src *v1alpha1.Source) (revision.Revisi
 	if r.err != nil {
 		return revision.Revision{}, r.err
 	}
-	return revision.Revision{Commit: r.head, Message: r.commit[r.head].message, Subject: r.commit[r.head].message}, nil
+	return revision.Revision{Commit: r.head, Message: r.commit[r.head].message, Subject: r.commit[r.head].message, SignedBy: r.signed}, nil
 }
 
 // Compile implements sync.Compiler.

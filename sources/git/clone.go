@@ -1,12 +1,10 @@
 package git
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -16,12 +14,6 @@ import (
 	"github.com/go-git/go-billy/v5/osfs"
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/cache"
-	"github.com/go-git/go-git/v5/plumbing/format/packfile"
-	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
-	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
-	"github.com/go-git/go-git/v5/plumbing/protocol/packp/sideband"
-	"github.com/go-git/go-git/v5/plumbing/storer"
-	"github.com/go-git/go-git/v5/plumbing/transport"
 	"github.com/go-git/go-git/v5/storage/filesystem"
 
 	"berth.dev/berth/api/revision"
@@ -39,16 +31,21 @@ const (
 // clone is the bare, shallow repository of one Source. Its trees stay readable
 // until it has been made anew twice: the generation before is kept open.
 type clone struct {
-	mu      sync.Mutex
-	dir     string
-	log     *slog.Logger
-	url     string
-	path    string
-	state   state
-	store   *filesystem.Storage
+	mu  sync.Mutex
+	dir string
+	log *slog.Logger
+	url string
+	// scope is what of the repository current holds.
+	scope scope
+	state state
+	store *filesystem.Storage
+	// former is the generation before, of that number.
 	former  *filesystem.Storage
+	formerN int
 	objects *tree.Objects
 	current revision.Revision
+	refused refusedSize
+	modules modules
 	// fresh is true until the first fetch into the store has succeeded.
 	fresh bool
 }
@@ -60,6 +57,8 @@ type state struct {
 	Want       string   `json:"want"`
 	Commit     string   `json:"commit"`
 	Shallow    []string `json:"shallow"`
+	// Whole: the history of all branches and tags was fetched.
+	Whole bool `json:"whole,omitempty"`
 }
 
 func (c *clone) stateFile() string { return filepath.Join(c.dir, "state.json") }
@@ -111,16 +110,17 @@ func (c *clone) save() error {
 
 // renew begins an empty store and drops the one before the present one.
 func (c *clone) renew() error {
-	if c.former != nil {
-		_ = c.former.Close()
+	if c.store != nil {
+		if c.former != nil {
+			_ = c.former.Close()
+		}
+		c.former, c.formerN, c.store = c.store, c.state.Generation, nil
 	}
-	c.former, c.store = c.store, nil
-	keep := c.state.Generation
 	c.state.Generation++
-	c.state.Want, c.state.Shallow = "", nil
+	c.state.Want, c.state.Shallow, c.state.Whole = "", nil, false
 	entries, _ := os.ReadDir(c.dir)
 	for _, e := range entries {
-		if n, err := strconv.Atoi(e.Name()); err == nil && n != keep {
+		if n, err := strconv.Atoi(e.Name()); err == nil && (n != c.formerN || c.former == nil) {
 			if err := os.RemoveAll(filepath.Join(c.dir, e.Name())); err != nil {
 				return fmt.Errorf("remove an old clone: %w", err)
 			}
@@ -137,12 +137,25 @@ func (c *clone) renew() error {
 	return nil
 }
 
+// discard removes a store that nothing was fetched into.
+func (c *clone) discard() {
+	if c.store == nil {
+		return
+	}
+	_ = c.store.Close()
+	if err := os.RemoveAll(c.generation()); err != nil {
+		c.log.Warn("remove half a clone", "err", err)
+	}
+	c.store, c.objects = nil, nil
+}
+
 func (c *clone) close() {
 	for _, s := range []*filesystem.Storage{c.store, c.former} {
 		if s != nil {
 			_ = s.Close()
 		}
 	}
+	c.modules.close()
 	c.store, c.former, c.objects, c.current = nil, nil, nil, revision.Revision{}
 	c.state.Want = ""
 }
@@ -155,53 +168,6 @@ func (c *clone) packs() int {
 	return len(packs)
 }
 
-// download fetches want: alone into a fresh clone, else with what lies between
-// it and the last commit. The server is told where the clone is shallow, so
-// that it does not take older objects for granted.
-func (c *clone) download(ctx context.Context, session transport.UploadPackSession, caps *capability.List, limit int64, want plumbing.Hash) (err error) {
-	req := packp.NewUploadPackRequestFromCapabilities(caps)
-	req.Wants = []plumbing.Hash{want}
-	if last := plumbing.NewHash(c.state.Commit); !c.fresh && !last.IsZero() {
-		req.Haves = []plumbing.Hash{last}
-		for _, s := range c.state.Shallow {
-			req.Shallows = append(req.Shallows, plumbing.NewHash(s))
-		}
-	} else if caps.Supports(capability.Shallow) {
-		req.Depth = packp.DepthCommits(1)
-	}
-	if len(req.Shallows) > 0 || !req.Depth.IsZero() {
-		if err := req.Capabilities.Set(capability.Shallow); err != nil {
-			return err
-		}
-	}
-	resp, err := session.UploadPack(ctx, req)
-	if err != nil {
-		return &ErrUnreachable{Err: err}
-	}
-	defer func() { err = errors.Join(err, resp.Close()) }()
-	for _, s := range resp.Shallows {
-		c.state.Shallow = append(c.state.Shallow, s.String())
-	}
-	var pack io.Reader = bufio.NewReader(resp)
-	switch {
-	case req.Capabilities.Supports(capability.Sideband64k):
-		pack = sideband.NewDemuxer(sideband.Sideband64k, pack)
-	case req.Capabilities.Supports(capability.Sideband):
-		pack = sideband.NewDemuxer(sideband.Sideband, pack)
-	}
-	bounded := &io.LimitedReader{R: pack, N: limit + 1}
-	err = c.objects.Do(func(storer.EncodedObjectStorer) error {
-		return packfile.UpdateObjectStorage(c.store, bounded)
-	})
-	if bounded.N <= 0 {
-		return fmt.Errorf("the repository is larger than %d MiB; raise the limit, or use a smaller repository", limit>>20)
-	}
-	if err != nil {
-		return fmt.Errorf("receive the objects: %w", err)
-	}
-	return nil
-}
-
 // rewrittenTo reports whether the last commit is known not to lead to want.
 func (c *clone) rewrittenTo(want plumbing.Hash) bool {
 	last := plumbing.NewHash(c.state.Commit)
@@ -212,11 +178,17 @@ func (c *clone) rewrittenTo(want plumbing.Hash) bool {
 	return err == nil && !tree.Ancestor(c.objects.Store(), last, commit)
 }
 
-// direct reads a repository of this machine where it is.
-func (c *clone) direct(ctx context.Context, dir string, src *v1alpha1.Source) (revision.Revision, error) {
+// gitFolder is the repository in a folder, which may be a working tree.
+func gitFolder(dir string) string {
 	if _, err := os.Stat(filepath.Join(dir, ".git")); err == nil {
-		dir = filepath.Join(dir, ".git")
+		return filepath.Join(dir, ".git")
 	}
+	return dir
+}
+
+// direct reads a repository of this machine where it is.
+func (c *clone) direct(ctx context.Context, f *Fetcher, dir string, src *v1alpha1.Source) (revision.Revision, error) {
+	dir = gitFolder(dir)
 	if _, err := os.Stat(filepath.Join(dir, "HEAD")); err != nil {
 		return revision.Revision{}, &ErrUnreachable{Err: errors.New("there is no Git repository")}
 	}
@@ -242,20 +214,18 @@ func (c *clone) direct(ctx context.Context, dir string, src *v1alpha1.Source) (r
 	if err != nil {
 		return revision.Revision{}, err
 	}
-	if c.url == src.Spec.URL && c.state.Want == want.String() && c.path == src.Spec.Path && c.current.Tree != nil {
+	if c.url == src.Spec.URL && c.known(src, want) {
 		rev := c.current
-		rev.Rewritten = false
+		rev.Ref, rev.Rewritten = want.ref, false
 		_ = store.Close()
 		return rev, nil
 	}
-	commit, err := tree.Peel(store, want)
+	rev, err := c.revision(ctx, f.visitor(src, &url{file: dir}), tree.NewObjects(store), want.Hash)
 	if err != nil {
 		return revision.Revision{}, err
 	}
-	rev, err := tree.Revision(ctx, tree.NewObjects(store), commit, src.Spec.Path)
-	if err != nil {
-		return revision.Revision{}, err
-	}
+	commit := plumbing.NewHash(rev.Commit)
+	rev.Ref = want.ref
 	if last := plumbing.NewHash(c.state.Commit); c.url == src.Spec.URL && !last.IsZero() && last != commit {
 		rev.Rewritten = !tree.Ancestor(store, last, commit)
 	}
@@ -263,7 +233,7 @@ func (c *clone) direct(ctx context.Context, dir string, src *v1alpha1.Source) (r
 		_ = c.former.Close()
 	}
 	c.former, c.store, c.objects = c.store, store, nil
-	c.url, c.path, c.current = src.Spec.URL, src.Spec.Path, rev
-	c.state.Want, c.state.Commit = want.String(), commit.String()
+	c.url, c.scope, c.current = src.Spec.URL, scopeOf(src), rev
+	c.state.Want, c.state.Commit = want.Hash.String(), rev.Commit
 	return rev, nil
 }

@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net/http"
 
 	"github.com/go-git/go-git/v5/plumbing/transport"
 	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
@@ -29,15 +28,20 @@ type Credentials struct {
 	InsecureIgnoreHostKey bool
 }
 
-// session begins to talk with a remote.
-func (f *Fetcher) session(ctx context.Context, src *v1alpha1.Source, remote *url) (transport.UploadPackSession, error) {
-	var c Credentials
-	if src.Spec.Credentials != nil && f.opts.Credentials != nil {
-		var err error
-		if c, err = f.opts.Credentials(ctx, src); err != nil {
-			return nil, fmt.Errorf("get the credentials: %w", err)
-		}
+// credentials are those of a Source; none if it names none.
+func (f *Fetcher) credentials(ctx context.Context, src *v1alpha1.Source) (Credentials, error) {
+	if src.Spec.Credentials == nil || f.opts.Credentials == nil {
+		return Credentials{}, nil
 	}
+	c, err := f.opts.Credentials(ctx, src)
+	if err != nil {
+		return c, fmt.Errorf("get the credentials: %w", err)
+	}
+	return c, nil
+}
+
+// session begins to talk with a remote.
+func (f *Fetcher) session(ctx context.Context, remote *url, c Credentials) (transport.UploadPackSession, error) {
 	if remote.endpoint.Protocol == "ssh" {
 		return f.sshSession(ctx, remote.endpoint, c)
 	}
@@ -74,12 +78,9 @@ func (f *Fetcher) trusting(ca []byte) (transport.Transport, error) {
 	if !pool.AppendCertsFromPEM(ca) {
 		return nil, errors.New("ca.crt of the Secret holds no certificate; it must be PEM, as in a .crt file")
 	}
-	client := httpClient(f.opts.AllowLocal)
-	tr := client.Transport.(*http.Transport)
-	tr.TLSClientConfig.RootCAs = pool
 	if len(f.private) >= maxTrusting {
 		clear(f.private)
 	}
-	f.private[key] = githttp.NewClient(client)
+	f.private[key] = githttp.NewClient(httpClient(f.opts.AllowLocal, pool))
 	return f.private[key], nil
 }

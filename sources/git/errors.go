@@ -3,6 +3,7 @@ package git
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 
@@ -76,6 +77,28 @@ type advert struct {
 	caps   *capability.List
 }
 
+// has reports whether a ref names an object.
+func (a *advert) has(h plumbing.Hash) bool {
+	for _, other := range a.hashes {
+		if other == h {
+			return true
+		}
+	}
+	return false
+}
+
+// commits are what branches and tags name, in an order that stays.
+func (a *advert) commits() []plumbing.Hash {
+	var out []plumbing.Hash
+	for name, h := range a.hashes {
+		if (strings.HasPrefix(name, "refs/heads/") || strings.HasPrefix(name, "refs/tags/")) && !strings.HasSuffix(name, "^{}") {
+			out = append(out, h)
+		}
+	}
+	plumbing.HashesSort(out)
+	return slices.Compact(out)
+}
+
 func (a *advert) branches() []string {
 	var out []string
 	for name := range a.hashes {
@@ -90,15 +113,22 @@ func (a *advert) branches() []string {
 	return out
 }
 
-// resolve finds what a Source's ref stands for: a commit, or an annotated tag.
-func resolve(a *advert, ref v1alpha1.Ref) (plumbing.Hash, error) {
+// named is what a Source's ref stands for: a commit, or an annotated tag.
+type named struct {
+	plumbing.Hash
+	// ref is the full name; empty for a commit.
+	ref string
+}
+
+// resolve finds what a Source's ref stands for.
+func resolve(a *advert, ref v1alpha1.Ref) (named, error) {
 	name, words := "refs/heads/main", "branch main"
 	switch {
 	case ref.Commit != "":
 		if !plumbing.IsHash(ref.Commit) {
-			return plumbing.ZeroHash, fmt.Errorf("ref.commit %q is no full commit hash; it has 40 hexadecimal digits", ref.Commit)
+			return named{}, fmt.Errorf("ref.commit %q is no full commit hash; it has 40 hexadecimal digits", ref.Commit)
 		}
-		return plumbing.NewHash(ref.Commit), nil
+		return named{Hash: plumbing.NewHash(ref.Commit)}, nil
 	case ref.Semver != "":
 		return highest(a, ref.Semver)
 	case ref.Tag != "":
@@ -108,19 +138,19 @@ func resolve(a *advert, ref v1alpha1.Ref) (plumbing.Hash, error) {
 	}
 	hash, ok := a.hashes[name]
 	if !ok {
-		return plumbing.ZeroHash, &ErrRefNotFound{Ref: words, Branches: a.branches()}
+		return named{}, &ErrRefNotFound{Ref: words, Branches: a.branches()}
 	}
-	return hash, nil
+	return named{hash, name}, nil
 }
 
 // highest finds the tag with the highest version in a range.
-func highest(a *advert, within string) (plumbing.Hash, error) {
+func highest(a *advert, within string) (named, error) {
 	constraint, err := semver.NewConstraint(within)
 	if err != nil {
-		return plumbing.ZeroHash, fmt.Errorf("ref.semver %q is no range of versions; it must be like >=1.4 <2 or ~1.4", within)
+		return named{}, fmt.Errorf("ref.semver %q is no range of versions; it must be like >=1.4 <2 or ~1.4", within)
 	}
 	var found *semver.Version
-	var hash plumbing.Hash
+	var out named
 	versions := 0
 	for name, h := range a.hashes {
 		tag, ok := strings.CutPrefix(name, "refs/tags/")
@@ -134,11 +164,11 @@ func highest(a *advert, within string) (plumbing.Hash, error) {
 		versions++
 		// Of 1.2.0 and v1.2.0, which are the same, the order of names decides.
 		if constraint.Check(v) && (found == nil || v.GreaterThan(found) || v.Equal(found) && v.Original() > found.Original()) {
-			found, hash = v, h
+			found, out = v, named{h, name}
 		}
 	}
 	if found == nil {
-		return plumbing.ZeroHash, fmt.Errorf("no tag is a version within %s; %d tags are versions", within, versions)
+		return named{}, fmt.Errorf("no tag is a version within %s; %d tags are versions", within, versions)
 	}
-	return hash, nil
+	return out, nil
 }

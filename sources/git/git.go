@@ -8,7 +8,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -17,7 +16,6 @@ import (
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
 	"github.com/go-git/go-git/v5/plumbing/transport"
 	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
 
@@ -64,7 +62,7 @@ func New(opts Options) *Fetcher {
 	if opts.MaxSize == 0 {
 		opts.MaxSize = 1 << 30
 	}
-	return &Fetcher{opts: opts, client: githttp.NewClient(httpClient(opts.AllowLocal)), clones: map[string]*clone{},
+	return &Fetcher{opts: opts, client: githttp.NewClient(httpClient(opts.AllowLocal, nil)), clones: map[string]*clone{},
 		private: map[[sha256.Size]byte]transport.Transport{}}
 }
 
@@ -114,18 +112,14 @@ func (f *Fetcher) clone(name string) *clone {
 // fetch brings the clone to the ref's commit and reads its tree.
 func (c *clone) fetch(ctx context.Context, f *Fetcher, src *v1alpha1.Source, remote *url) (revision.Revision, error) {
 	if remote.file != "" {
-		return c.direct(ctx, remote.file, src)
+		return c.direct(ctx, f, remote.file, src)
 	}
-	session, err := f.session(ctx, src, remote)
+	v, err := f.visit(ctx, src, remote)
 	if err != nil {
 		return revision.Revision{}, err
 	}
-	defer func() { _ = session.Close() }() // over ssh a connection, and a process at its other end
-	refs, err := advertised(ctx, session)
-	if err != nil {
-		return revision.Revision{}, err
-	}
-	want, err := resolve(refs, src.Spec.Ref)
+	defer v.close()
+	want, err := resolve(v.refs, src.Spec.Ref)
 	if err != nil {
 		return revision.Revision{}, err
 	}
@@ -136,85 +130,75 @@ func (c *clone) fetch(ctx context.Context, f *Fetcher, src *v1alpha1.Source, rem
 	if err := c.load(); err != nil {
 		c.log.Info("cloning again", "reason", err)
 	}
-	if c.state.Want == want.String() && c.current.Tree != nil && c.path == src.Spec.Path {
+	if c.known(src, want) {
 		rev := c.current
-		rev.Rewritten = false
+		rev.Ref, rev.Rewritten = want.ref, false
 		return rev, nil
 	}
-	rev, err := c.update(ctx, session, refs.caps, f.opts.MaxSize, want, src.Spec.Path)
-	if err == nil {
-		return rev, nil
-	}
-	if ctx.Err() != nil || c.fresh {
+	if err := c.refused.stands(want, v); err != nil {
 		return revision.Revision{}, err
 	}
-	// Objects that are missing, a lock left behind, a server that refuses
-	// later fetches: a fresh clone mends all of them.
-	c.log.Info("cloning again", "reason", err)
-	rewritten := c.rewrittenTo(want)
-	again, err := f.session(ctx, src, remote)
+	rev, err := c.update(ctx, v, want)
+	if err != nil && ctx.Err() == nil && !c.fresh {
+		// Objects that are missing, a lock left behind, a server that refuses
+		// later fetches, a clone that has grown: a fresh one mends all of them.
+		c.log.Info("cloning again", "reason", err)
+		rev, err = c.again(ctx, f, src, remote, want)
+	}
+	if err != nil && c.fresh {
+		c.discard()
+	}
+	c.refused.note(want, v, err)
+	return rev, err
+}
+
+// known: the last revision is what the Source wants now, and can be read.
+func (c *clone) known(src *v1alpha1.Source, want named) bool {
+	return c.state.Want == want.Hash.String() && c.current.Tree != nil && c.scope == scopeOf(src) && (c.objects == nil || !c.objects.Damaged()) && !c.modules.damaged()
+}
+
+// again makes the clone anew.
+func (c *clone) again(ctx context.Context, f *Fetcher, src *v1alpha1.Source, remote *url, want named) (revision.Revision, error) {
+	rewritten := c.rewrittenTo(want.Hash)
+	v, err := f.visit(ctx, src, remote)
 	if err != nil {
 		return revision.Revision{}, err
 	}
-	defer func() { _ = again.Close() }()
-	session = again
-	if refs, err = advertised(ctx, session); err != nil {
-		return revision.Revision{}, err
-	}
+	defer v.close()
 	if err := c.renew(); err != nil {
 		return revision.Revision{}, err
 	}
-	rev, err = c.update(ctx, session, refs.caps, f.opts.MaxSize, want, src.Spec.Path)
+	rev, err := c.update(ctx, v, want)
 	rev.Rewritten = rewritten
 	return rev, err
 }
 
 // update fetches want, reads its tree and remembers it.
-func (c *clone) update(ctx context.Context, session transport.UploadPackSession, caps *capability.List, limit int64, want plumbing.Hash, dir string) (revision.Revision, error) {
-	if c.store == nil || c.packs() >= maxPacks {
+func (c *clone) update(ctx context.Context, v *visit, want named) (revision.Revision, error) {
+	if c.store == nil || c.packs() >= maxPacks || c.objects.Damaged() {
 		if err := c.renew(); err != nil {
 			return revision.Revision{}, err
 		}
 	}
 	last := plumbing.NewHash(c.state.Commit)
-	if c.objects.Store().HasEncodedObject(want) != nil {
-		if err := c.download(ctx, session, caps, limit, want); err != nil {
+	if c.objects.Store().HasEncodedObject(want.Hash) != nil {
+		if err := c.obtain(ctx, v, want.Hash); err != nil {
 			return revision.Revision{}, err
 		}
 	}
-	commit, err := tree.Peel(c.objects.Store(), want)
+	rev, err := c.revision(ctx, v, c.objects, want.Hash)
 	if err != nil {
 		return revision.Revision{}, err
 	}
-	rev, err := tree.Revision(ctx, c.objects, commit, dir)
-	if err != nil {
-		return revision.Revision{}, err
-	}
+	commit := plumbing.NewHash(rev.Commit)
+	rev.Ref = want.ref
 	if !last.IsZero() && last != commit && !c.fresh {
 		rev.Rewritten = !tree.Ancestor(c.objects.Store(), last, commit)
 	}
-	c.state.Want, c.state.Commit = want.String(), commit.String()
+	c.state.Want, c.state.Commit = want.Hash.String(), rev.Commit
 	if err := c.save(); err != nil {
 		return revision.Revision{}, err
 	}
-	c.current, c.path, c.fresh = rev, dir, false
+	c.current, c.scope, c.fresh = rev, scopeOf(v.src), false
 	return rev, nil
-}
-
-func advertised(ctx context.Context, session transport.UploadPackSession) (*advert, error) {
-	refs, err := session.AdvertisedReferencesContext(ctx)
-	switch {
-	case errors.Is(err, transport.ErrEmptyRemoteRepository):
-		return nil, ErrEmptyRepository
-	case err != nil:
-		return nil, &ErrUnreachable{Err: err}
-	}
-	a := &advert{hashes: map[string]plumbing.Hash{}, caps: refs.Capabilities}
-	for name, hash := range refs.References {
-		a.hashes[name] = hash
-	}
-	if len(a.hashes) == 0 {
-		return nil, ErrEmptyRepository
-	}
-	return a, nil
 }

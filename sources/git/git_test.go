@@ -29,6 +29,8 @@ type remote struct {
 	url      string
 	posts    atomic.Int32
 	failPost atomic.Int32
+	// refuseAll answers every post with 400.
+	refuseAll atomic.Bool
 }
 
 func newRemote(t *testing.T) *remote {
@@ -48,7 +50,7 @@ func newRemote(t *testing.T) *remote {
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if req.Method == http.MethodPost {
 			r.posts.Add(1)
-			if r.failPost.Add(-1) == 0 {
+			if r.failPost.Add(-1) == 0 || r.refuseAll.Load() {
 				http.Error(w, "no such luck", http.StatusBadRequest)
 				return
 			}

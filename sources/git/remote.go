@@ -1,15 +1,10 @@
 package git
 
 import (
-	"crypto/tls"
 	"fmt"
-	"net"
-	"net/http"
 	"net/netip"
 	"path/filepath"
 	"strings"
-	"syscall"
-	"time"
 
 	"github.com/go-git/go-git/v5/plumbing/transport"
 
@@ -70,43 +65,6 @@ func display(raw string) string {
 		return "the remote"
 	}
 	return u.Redacted()
-}
-
-// httpClient refuses local addresses when it dials, whatever name or redirect
-// led there.
-func httpClient(allowLocal bool) *http.Client {
-	dialer := &net.Dialer{Timeout: 20 * time.Second}
-	if !allowLocal {
-		dialer.Control = func(_, address string, _ syscall.RawConn) error {
-			ap, err := netip.ParseAddrPort(address)
-			if err != nil || local(ap.Addr().Unmap()) {
-				return errNotAllowed
-			}
-			return nil
-		}
-	}
-	return &http.Client{
-		Timeout: fetchTimeout,
-		Transport: &http.Transport{
-			Proxy:                 http.ProxyFromEnvironment,
-			TLSClientConfig:       &tls.Config{MinVersion: tls.VersionTLS12},
-			DialContext:           dialer.DialContext,
-			ForceAttemptHTTP2:     true,
-			TLSHandshakeTimeout:   20 * time.Second,
-			ResponseHeaderTimeout: 2 * time.Minute,
-			IdleConnTimeout:       90 * time.Second,
-			MaxIdleConnsPerHost:   2,
-		},
-		CheckRedirect: func(r *http.Request, via []*http.Request) error {
-			if r.URL.Scheme != "https" && !allowLocal {
-				return errNotAllowed
-			}
-			if len(via) > 5 {
-				return fmt.Errorf("more than 5 redirects")
-			}
-			return nil
-		},
-	}
 }
 
 func local(a netip.Addr) bool {

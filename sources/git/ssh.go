@@ -1,6 +1,7 @@
 package git
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,7 +13,6 @@ import (
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing/transport"
-	gitssh "github.com/go-git/go-git/v5/plumbing/transport/ssh"
 	"github.com/skeema/knownhosts"
 	"golang.org/x/crypto/ssh"
 )
@@ -32,13 +32,8 @@ func (f *Fetcher) sshSession(ctx context.Context, remote *transport.Endpoint, c 
 	if err != nil {
 		return nil, err
 	}
-	endpoint := *remote
-	if endpoint.Port == 0 {
-		endpoint.Port = sshPort
-	}
-	name := net.JoinHostPort(remote.Host, strconv.Itoa(endpoint.Port))
-	// go-git takes every field of this, also those that the method of
-	// authentication would fill.
+	port := strconv.Itoa(cmp.Or(remote.Port, sshPort))
+	name := net.JoinHostPort(remote.Host, port)
 	config := &ssh.ClientConfig{User: remote.User, Auth: []ssh.AuthMethod{ssh.PublicKeys(signer)}, Timeout: sshTimeout}
 	check := ssh.InsecureIgnoreHostKey()
 	if !c.InsecureIgnoreHostKey {
@@ -50,45 +45,8 @@ func (f *Fetcher) sshSession(ctx context.Context, remote *transport.Endpoint, c 
 	if err != nil {
 		return nil, &ErrUnreachable{Err: err}
 	}
-	endpoint.Host = address.String()
 	config.HostKeyCallback = func(_ string, at net.Addr, key ssh.PublicKey) error { return inWords(check(name, at, key), name, key) }
-	auth := &gitssh.PublicKeys{User: remote.User, Signer: signer}
-	auth.HostKeyCallback = config.HostKeyCallback
-	return connect(ctx, func() (transport.UploadPackSession, error) {
-		return gitssh.NewClient(config).NewUploadPackSession(&endpoint, auth)
-	})
-}
-
-// connect bounds what has no bound of its own: a host that takes a connection
-// and says nothing. What comes too late is closed. When ctx ends later, the
-// session ends with it.
-func connect(ctx context.Context, open func() (transport.UploadPackSession, error)) (transport.UploadPackSession, error) {
-	type result struct {
-		session transport.UploadPackSession
-		err     error
-	}
-	limited, cancel := context.WithTimeout(ctx, 2*sshTimeout)
-	defer cancel()
-	done := make(chan result, 1)
-	go func() {
-		session, err := open()
-		done <- result{session, err}
-	}()
-	select {
-	case r := <-done:
-		if r.err != nil {
-			return nil, &ErrUnreachable{Err: r.err}
-		}
-		context.AfterFunc(ctx, func() { _ = r.session.Close() })
-		return r.session, nil
-	case <-limited.Done():
-		go func() {
-			if r := <-done; r.err == nil {
-				_ = r.session.Close()
-			}
-		}()
-		return nil, &ErrUnreachable{Err: fmt.Errorf("the host takes a connection and does not answer: %w", limited.Err())}
-	}
+	return dialSSH(ctx, net.JoinHostPort(address.String(), port), remote.Path, config)
 }
 
 func signerOf(c Credentials) (ssh.Signer, error) {

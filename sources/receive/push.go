@@ -135,7 +135,9 @@ func (s *Server) decide(ctx context.Context, w *response, repo *repository, inco
 		}
 		p := Push{Repository: repo.name, Ref: c.ref, Old: c.old.String(), New: c.new.String(), User: user}
 		p.At = func(path string) (revision.Revision, error) {
-			return tree.Revision(ctx, tree.NewObjects(both), c.new, path)
+			rev, err := tree.Revision(ctx, tree.NewObjects(both), c.new, path)
+			rev.Ref = c.ref
+			return rev, err
 		}
 		if s.opts.Gate != nil {
 			if err := s.opts.Gate.Check(ctx, p, w.progress()); err != nil {

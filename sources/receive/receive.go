@@ -241,5 +241,7 @@ func (s *Server) Revision(ctx context.Context, name string, ref v1alpha1.Ref, pa
 	if !ok {
 		return revision.Revision{}, fmt.Errorf("%s in the repository %s: %w", full, name, ErrNotFound)
 	}
-	return tree.Revision(ctx, repo.objects, hash, path)
+	rev, err := tree.Revision(ctx, repo.objects, hash, path)
+	rev.Ref = full
+	return rev, err
 }

@@ -11,6 +11,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/filemode"
@@ -43,9 +44,13 @@ func (e *ErrIncomplete) Unwrap() error { return e.Err }
 
 // Objects is an object store that is safe for concurrent use; go-git's are not.
 type Objects struct {
-	mu    sync.Mutex
-	store storer.EncodedObjectStorer
+	mu      sync.Mutex
+	store   storer.EncodedObjectStorer
+	damaged atomic.Bool
 }
+
+// Damaged reports whether an object could not be read that a tree holds.
+func (o *Objects) Damaged() bool { return o.damaged.Load() }
 
 // NewObjects guards a store.
 func NewObjects(store storer.EncodedObjectStorer) *Objects { return &Objects{store: store} }
@@ -57,11 +62,18 @@ func (o *Objects) Do(f func(storer.EncodedObjectStorer) error) error {
 	return f(o.store)
 }
 
-// Revision returns a commit, limited to the folder dir. The whole tree is
+// Revision returns a commit, or that of an annotated tag, limited to the folder dir. The whole tree is
 // listed at once: an object that is missing is an *ErrIncomplete here.
 func Revision(ctx context.Context, o *Objects, hash plumbing.Hash, dir string) (revision.Revision, error) {
+	return RevisionWith(ctx, o, hash, dir, nil)
+}
+
+// RevisionWith is Revision with the content of submodules in their places.
+// Those that are not among modules are listed as what they are.
+func RevisionWith(ctx context.Context, o *Objects, hash plumbing.Hash, dir string, modules Modules) (revision.Revision, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	named := hash
 	hash, err := Peel(o.store, hash)
 	if err != nil {
 		return revision.Revision{}, &ErrIncomplete{Hash: hash.String(), Err: err}
@@ -70,7 +82,11 @@ func Revision(ctx context.Context, o *Objects, hash plumbing.Hash, dir string) (
 	if err != nil {
 		return revision.Revision{}, &ErrIncomplete{Hash: hash.String(), Err: err}
 	}
-	w := &walker{ctx: ctx, store: o.store, dir: strings.Trim(path.Clean("/"+dir), "/")}
+	signatures, err := signed(o.store, named, commit)
+	if err != nil {
+		return revision.Revision{}, err
+	}
+	w := &walker{ctx: ctx, store: o.store, dir: strings.Trim(path.Clean("/"+dir), "/"), modules: modules}
 	w.reach = NewReach(w.dir)
 	if err := w.reach.Steps(func() (bool, error) { return w.list(commit.TreeHash) }); err != nil {
 		return revision.Revision{}, err
@@ -84,7 +100,8 @@ func Revision(ctx context.Context, o *Objects, hash plumbing.Hash, dir string) (
 		Subject: subject,
 		Message: commit.Message,
 		Time:    commit.Committer.When,
-		Tree:    &gitTree{objects: o, files: w.files},
+		Signed:  signatures,
+		Tree:    &gitTree{objects: o, files: w.files, modules: modules},
 	}, nil
 }
 
@@ -132,12 +149,21 @@ func Ancestor(s storer.EncodedObjectStorer, old, commit plumbing.Hash) bool {
 // files above it, and those elsewhere that packages in dir may import, if a CUE
 // module encloses it.
 type walker struct {
-	ctx    context.Context
-	store  storer.EncodedObjectStorer
-	dir    string
-	reach  *Reach
-	module bool
-	files  []revision.File
+	ctx     context.Context
+	store   storer.EncodedObjectStorer
+	modules Modules
+	dir     string
+	reach   *Reach
+	module  bool
+	files   []revision.File
+}
+
+// at is the store that the content of a path is in.
+func (w *walker) at(name string) storer.EncodedObjectStorer {
+	if m, ok := w.modules.enclosing(name); ok {
+		return m.Objects.Store()
+	}
+	return w.store
 }
 
 // list lists the tree; true if a kustomization reaches further than was known.
@@ -166,7 +192,7 @@ func (w *walker) walk(hash plumbing.Hash, at string, ignore Ignore, depth int) e
 	if depth > maxDepth {
 		return fmt.Errorf("the folder %q nests deeper than %d levels", at, maxDepth)
 	}
-	t, err := object.GetTree(w.store, hash)
+	t, err := object.GetTree(w.at(at), hash)
 	if err != nil {
 		return &ErrIncomplete{Path: at, Hash: hash.String(), Err: err}
 	}
@@ -191,15 +217,23 @@ func (w *walker) walk(hash plumbing.Hash, at string, ignore Ignore, depth int) e
 }
 
 func (w *walker) entry(e object.TreeEntry, name string, ignore Ignore, depth int) error {
-	isDir := e.Mode == filemode.Dir
+	isDir, isModule := e.Mode == filemode.Dir, e.Mode == filemode.Submodule
 	inside := w.reach.Holds(name) || !isDir && CUEAbove(name, w.dir)
-	if !inside && !(isDir && w.reach.LeadsTo(name)) && !w.module || ignore.Match(name, isDir) {
+	leads := (isDir || isModule) && w.reach.LeadsTo(name)
+	if !inside && !leads && !w.module || ignore.Match(name, isDir || isModule) {
 		return nil
+	}
+	if m, ok := w.modules[name]; ok && isModule {
+		commit, err := object.GetCommit(m.Objects.Store(), m.Commit)
+		if err != nil {
+			return &ErrIncomplete{Path: name, Hash: m.Commit.String(), Err: err}
+		}
+		return w.walk(commit.TreeHash, name, ignore, depth+1)
 	}
 	if isDir {
 		return w.walk(e.Hash, name, ignore, depth+1)
 	}
-	if !inside && path.Ext(name) != ".cue" {
+	if !inside && !leads && path.Ext(name) != ".cue" {
 		return nil
 	}
 	if len(w.files) >= maxFiles {
@@ -212,7 +246,7 @@ func (w *walker) entry(e object.TreeEntry, name string, ignore Ignore, depth int
 	case filemode.Symlink:
 		f.Kind = revision.Symlink
 	default:
-		size, err := w.store.EncodedObjectSize(e.Hash)
+		size, err := w.at(name).EncodedObjectSize(e.Hash)
 		if err != nil {
 			return &ErrIncomplete{Path: name, Hash: e.Hash.String(), Err: err}
 		}
@@ -223,7 +257,7 @@ func (w *walker) entry(e object.TreeEntry, name string, ignore Ignore, depth int
 }
 
 func (w *walker) blob(hash plumbing.Hash, name string) ([]byte, error) {
-	content, err := readBlob(w.store, hash, maxIgnore)
+	content, err := readBlob(w.at(name), hash, maxIgnore)
 	if err != nil {
 		return nil, &ErrIncomplete{Path: name, Hash: hash.String(), Err: err}
 	}
@@ -261,6 +295,7 @@ func readBlob(s storer.EncodedObjectStorer, hash plumbing.Hash, limit int64) (co
 // gitTree is a revision.Tree over an object store.
 type gitTree struct {
 	objects *Objects
+	modules Modules
 	files   []revision.File
 }
 
@@ -281,10 +316,13 @@ func (t *gitTree) Read(ctx context.Context, name string, limit int64) ([]byte, e
 	if size := t.files[i].Size; size > limit {
 		return nil, fmt.Errorf("read %s: the file has %d bytes; at most %d are read", name, size, limit)
 	}
-	t.objects.mu.Lock()
-	defer t.objects.mu.Unlock()
-	content, err := readBlob(t.objects.store, plumbing.NewHash(t.files[i].Hash), limit)
+	objects := t.objects
+	if m, ok := t.modules.enclosing(name); ok {
+		objects = m.Objects
+	}
+	content, err := readBlob(objects.Store(), plumbing.NewHash(t.files[i].Hash), limit)
 	if err != nil {
+		objects.damaged.Store(true) // its size was known, and is within the limit
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
 	return content, nil
