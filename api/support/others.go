@@ -1,6 +1,7 @@
 package support
 
 import (
+	batchv1 "k8s.io/api/batch/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
@@ -14,6 +15,7 @@ func otherEntries() []Entry {
 		ignore[metav1.ObjectMeta]("selfLink", "the API names no links; leave the field out"),
 		refuse[corev1.Secret]("type", "no token is put into it; mount one with a projected volume, or make one with kubectl create token").of(string(corev1.SecretTypeServiceAccountToken)),
 		ignore[corev1.Secret]("type", "it opens no registry; use type "+string(corev1.SecretTypeDockerConfigJson)).of(string(corev1.SecretTypeDockercfg)),
+		refuse[batchv1.JobSpec]("scheduling", "Pods are scheduled one by one, not as a group"),
 		ignore[corev1.Taint]("effect", "new Pods are kept away, but "+notEvict+"; use kubectl drain").of(string(corev1.TaintEffectNoExecute)),
 		ignore[corev1.Taint]("effect", "the node is as good as any other; use NoSchedule").of(string(corev1.TaintEffectPreferNoSchedule)),
 		ignore[corev1.NodeSpec]("configSource", "an agent is configured where it is started"),

@@ -98,6 +98,7 @@ func examples() []example {
 		{"ObjectMeta.selfLink", "", "selfLink: /api/v1/pods/p"},
 		{"Secret.type", "kubernetes.io/service-account-token", "type: kubernetes.io/service-account-token"},
 		{"Secret.type", "kubernetes.io/dockercfg", "type: kubernetes.io/dockercfg"},
+		{"JobSpec.scheduling", "", "scheduling: {schedulingPolicy: {basic: {}}}"},
 		{"Taint.effect", "NoExecute", "effect: NoExecute"},
 		{"Taint.effect", "PreferNoSchedule", "effect: PreferNoSchedule"},
 		{"NodeSpec.configSource", "", "configSource: {configMap: {name: c}}"},

@@ -27,6 +27,10 @@ func gather(views *live.Cluster, source string) owned {
 	for _, rs := range o.ReplicaSets {
 		o.Pods = append(o.Pods, views.Pods.OwnedBy(rs.UID)...)
 	}
+	o.Jobs = labelled(views.Jobs.All(), source)
+	for _, j := range o.Jobs {
+		o.Pods = append(o.Pods, views.Pods.OwnedBy(j.UID)...)
+	}
 	o.Pods = append(o.Pods, roots(labelled(views.Pods.All(), source))...)
 	o.Services = labelled(views.Services.All(), source)
 	for _, s := range o.Services {

@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -41,6 +42,7 @@ func newHub(views *live.Cluster) *hub {
 	views.EndpointSlices.OnChange(func(old, now *discoveryv1.EndpointSlice) { h.sliceTouched(cmp.Or(now, old)) })
 	views.Deployments.OnChange(func(old, now *appsv1.Deployment) { h.touched(cmp.Or(now, old), false) })
 	views.ReplicaSets.OnChange(func(old, now *appsv1.ReplicaSet) { h.touched(cmp.Or(now, old), false) })
+	views.Jobs.OnChange(func(old, now *batchv1.Job) { h.touched(cmp.Or(now, old), false) })
 	views.Pods.OnChange(func(old, now *corev1.Pod) { h.touched(cmp.Or(now, old), true) })
 	return h
 }
@@ -126,6 +128,8 @@ func (h *hub) owner(o client.Object) (source string, known bool) {
 			o, found = h.views.ReplicaSets.Get(key)
 		case "Deployment":
 			o, found = h.views.Deployments.Get(key)
+		case "Job":
+			o, found = h.views.Jobs.Get(key)
 		default:
 			return "", true
 		}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -25,6 +26,7 @@ const revisionAnnotation = "deployment.kubernetes.io/revision"
 type owned struct {
 	Deployments []*appsv1.Deployment
 	ReplicaSets []*appsv1.ReplicaSet
+	Jobs        []*batchv1.Job
 	Pods        []*corev1.Pod
 	Services    []*corev1.Service
 	Slices      []*discoveryv1.EndpointSlice
@@ -116,6 +118,7 @@ func (o owned) uids(source types.UID) map[types.UID]bool {
 	out := map[types.UID]bool{source: true}
 	note(out, o.Deployments)
 	note(out, o.ReplicaSets)
+	note(out, o.Jobs)
 	note(out, o.Pods)
 	note(out, o.Services)
 	note(out, o.Namespaces)
@@ -135,6 +138,7 @@ func note[T client.Object](set map[types.UID]bool, objs []T) {
 func groups(o owned) []group {
 	sorted(o.Deployments)
 	sorted(o.ReplicaSets)
+	sorted(o.Jobs)
 	sorted(o.Pods)
 	sorted(o.Services)
 	sorted(o.Namespaces)
@@ -146,6 +150,9 @@ func groups(o owned) []group {
 		if metav1.GetControllerOf(rs) == nil {
 			workloads = append(workloads, replicaSetItem(rs, o))
 		}
+	}
+	for _, j := range o.Jobs {
+		workloads = append(workloads, jobItem(j, o))
 	}
 	for _, p := range o.Pods {
 		if metav1.GetControllerOf(p) == nil {
@@ -236,6 +243,27 @@ func replicaSetItem(rs *appsv1.ReplicaSet, o owned) item {
 	i := itemOf("ReplicaSet", rs)
 	i.fact("revision", rs.Annotations[revisionAnnotation])
 	i.fact("pods", fmt.Sprintf("%d of %d ready", rs.Status.ReadyReplicas, replicas(rs.Spec.Replicas)))
+	i.pods(pods)
+	return i.with(health.ReplicaSet(rs, pods))
+}
+
+func jobItem(j *batchv1.Job, o owned) item {
+	pods := controlledBy(o.Pods, j.UID)
+	i := itemOf("Job", j)
+	done := strconv.Itoa(int(j.Status.Succeeded))
+	if j.Spec.Completions != nil {
+		done += fmt.Sprintf(" of %d", *j.Spec.Completions)
+	}
+	i.fact("succeeded", done)
+	if j.Status.Failed > 0 {
+		i.fact("failed", strconv.Itoa(int(j.Status.Failed)))
+	}
+	i.pods(pods)
+	return i.with(health.Job(j, pods))
+}
+
+// pods are the children; many that are well are folded.
+func (i *item) pods(pods []*corev1.Pod) {
 	var well []item
 	for _, p := range pods {
 		if pod := within(podItem(p)); len(pods) > unfolded && pod.State.Tone == toneGood {
@@ -245,7 +273,6 @@ func replicaSetItem(rs *appsv1.ReplicaSet, o owned) item {
 		}
 	}
 	i.fold("well", count(len(well), "healthy pod"), well)
-	return i.with(health.ReplicaSet(rs, pods))
 }
 
 func podItem(p *corev1.Pod) item {
