@@ -223,6 +223,11 @@ func (v *versions) Gone(obj client.Object) { delete(v.seen, obj.GetUID()) }
 
 // Set implements client.Follower.
 func (v *versions) Set(obj client.Object) {
+	// One that its node has given up does not run, though it is still counted.
+	if grace := obj.GetDeletionGracePeriodSeconds(); obj.GetDeletionTimestamp() != nil && grace != nil && *grace == 0 {
+		delete(v.seen, obj.GetUID())
+		return
+	}
 	v.seen[obj.GetUID()] = obj.(*corev1.Pod).Spec.Containers[0].Image
 	for _, image := range v.seen {
 		if image != v.seen[obj.GetUID()] {
