@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"github.com/go-git/go-billy/v5/osfs"
 	"github.com/go-git/go-git/v5/plumbing"
@@ -46,6 +47,8 @@ type clone struct {
 	current revision.Revision
 	refused refusedSize
 	modules modules
+	// largeDamaged: a file of LFS could not be read; nil without any.
+	largeDamaged *atomic.Bool
 	// fresh is true until the first fetch into the store has succeeded.
 	fresh bool
 }

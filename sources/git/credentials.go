@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/http"
 
 	"github.com/go-git/go-git/v5/plumbing/transport"
 	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
@@ -45,7 +46,7 @@ func (f *Fetcher) session(ctx context.Context, remote *url, c Credentials) (tran
 	if remote.endpoint.Protocol == "ssh" {
 		return f.sshSession(ctx, remote.endpoint, c)
 	}
-	client, err := f.trusting(c.CA)
+	client, err := f.https(c.CA)
 	if err != nil {
 		return nil, err
 	}
@@ -53,15 +54,15 @@ func (f *Fetcher) session(ctx context.Context, remote *url, c Credentials) (tran
 	if c.Username != "" || c.Password != "" {
 		auth = &githttp.BasicAuth{Username: c.Username, Password: c.Password}
 	}
-	return client.NewUploadPackSession(remote.endpoint, auth)
+	return githttp.NewClient(client).NewUploadPackSession(remote.endpoint, auth)
 }
 
 // maxTrusting bounds how many clients are kept; the certificates of a Source
 // seldom change.
 const maxTrusting = 100
 
-// trusting is the client that trusts some certificates besides the machine's.
-func (f *Fetcher) trusting(ca []byte) (transport.Transport, error) {
+// https is the client that trusts some certificates besides the machine's.
+func (f *Fetcher) https(ca []byte) (*http.Client, error) {
 	if len(ca) == 0 {
 		return f.client, nil
 	}
@@ -81,6 +82,6 @@ func (f *Fetcher) trusting(ca []byte) (transport.Transport, error) {
 	if len(f.private) >= maxTrusting {
 		clear(f.private)
 	}
-	f.private[key] = githttp.NewClient(httpClient(f.opts.AllowLocal, pool))
+	f.private[key] = httpClient(f.opts.AllowLocal, pool)
 	return f.private[key], nil
 }

@@ -10,14 +10,13 @@ import (
 	"encoding/hex"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/transport"
-	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
 
 	"berth.dev/berth/api/revision"
 	"berth.dev/berth/api/v1alpha1"
@@ -47,11 +46,11 @@ const fetchTimeout = 10 * time.Minute
 // Source follow one another.
 type Fetcher struct {
 	opts   Options
-	client transport.Transport
+	client *http.Client
 	mu     sync.Mutex
 	clones map[string]*clone
 	// private are the clients that trust certificates of their own, by those.
-	private map[[sha256.Size]byte]transport.Transport
+	private map[[sha256.Size]byte]*http.Client
 }
 
 // New makes a Fetcher over opts.Dir.
@@ -62,8 +61,8 @@ func New(opts Options) *Fetcher {
 	if opts.MaxSize == 0 {
 		opts.MaxSize = 1 << 30
 	}
-	return &Fetcher{opts: opts, client: githttp.NewClient(httpClient(opts.AllowLocal, nil)), clones: map[string]*clone{},
-		private: map[[sha256.Size]byte]transport.Transport{}}
+	return &Fetcher{opts: opts, client: httpClient(opts.AllowLocal, nil), clones: map[string]*clone{},
+		private: map[[sha256.Size]byte]*http.Client{}}
 }
 
 // Fetch returns the commit that the Source's ref names now. When nothing has
@@ -154,6 +153,9 @@ func (c *clone) fetch(ctx context.Context, f *Fetcher, src *v1alpha1.Source, rem
 
 // known: the last revision is what the Source wants now, and can be read.
 func (c *clone) known(src *v1alpha1.Source, want named) bool {
+	if c.largeDamaged != nil && c.largeDamaged.Load() {
+		return false
+	}
 	return c.state.Want == want.Hash.String() && c.current.Tree != nil && c.scope == scopeOf(src) && (c.objects == nil || !c.objects.Damaged()) && !c.modules.damaged()
 }
 

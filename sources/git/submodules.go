@@ -50,24 +50,22 @@ func (m modules) close() {
 
 // revision reads a commit with what the Source wants besides it.
 func (c *clone) revision(ctx context.Context, v *visit, objects *tree.Objects, hash plumbing.Hash) (revision.Revision, error) {
-	if !v.src.Spec.Submodules {
-		c.modules.close()
-		return tree.Revision(ctx, objects, hash, v.src.Spec.Path)
-	}
 	g := &gathering{clone: c, visit: v, objects: objects, top: hash, modules: tree.Modules{}, urls: map[string]string{"": v.src.Spec.URL}}
-	for {
-		rev, err := tree.RevisionWith(ctx, objects, hash, v.src.Spec.Path, g.modules)
-		if err != nil {
-			return rev, err
-		}
-		found, err := g.gather(ctx, rev)
-		if err != nil {
-			return revision.Revision{}, err
-		}
-		if !found {
-			return rev, c.forgetModules(g.urls)
+	rev, err := tree.Revision(ctx, objects, hash, v.src.Spec.Path)
+	for found := v.src.Spec.Submodules; err == nil && found; {
+		if found, err = g.gather(ctx, rev); err == nil && found {
+			rev, err = tree.RevisionWith(ctx, objects, hash, v.src.Spec.Path, g.modules)
 		}
 	}
+	if err == nil {
+		err = c.forgetModules(g.urls)
+	}
+	if err == nil && v.src.Spec.LFS {
+		rev, err = c.large(ctx, v, rev, g.modules, g.urls)
+	} else if err == nil {
+		c.largeDamaged, err = nil, c.forgetLarge(nil)
+	}
+	return rev, err
 }
 
 // gathering is the submodules of one revision.
@@ -226,9 +224,10 @@ func (c *clone) module(raw string) *clone {
 	return m
 }
 
-// taken is what the present clone takes of the disk, with its submodules, in bytes.
+// taken is what the present clone takes of the disk, with its submodules and
+// large files, in bytes.
 func (c *clone) taken() int64 {
-	return diskSize(c.generation(), filepath.Join(c.dir, "modules"))
+	return diskSize(c.generation(), filepath.Join(c.dir, "modules"), c.largeDir())
 }
 
 // forgetModules removes the clones of submodules that are at none of the URLs.
