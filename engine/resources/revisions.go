@@ -63,6 +63,22 @@ func (r *Resources) Kept(ctx context.Context, source, commit string) ([]manifest
 	return out, true, nil
 }
 
+// LastKept is the commit of a Source whose objects were kept last; empty when
+// none are.
+func (r *Resources) LastKept(ctx context.Context, source string) (string, error) {
+	page, err := r.store.List(ctx, store.ListRequest{Prefix: revisionKey(source, "")})
+	if err != nil {
+		return "", err
+	}
+	last, at := "", int64(0)
+	for _, kv := range page.KVs {
+		if kv.Revision > at {
+			last, at = kv.Key[len(revisionKey(source, "")):], kv.Revision
+		}
+	}
+	return last, nil
+}
+
 // DropKept forgets the commits of a Source, all but those to keep.
 func (r *Resources) DropKept(ctx context.Context, source string, keep map[string]bool) error {
 	page, err := r.store.List(ctx, store.ListRequest{Prefix: revisionKey(source, "")})

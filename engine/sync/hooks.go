@@ -15,6 +15,7 @@ import (
 	"berth.dev/berth/api/client"
 	"berth.dev/berth/api/manifest"
 	"berth.dev/berth/api/v1alpha1"
+	"berth.dev/berth/engine/health"
 	"berth.dev/berth/engine/plan"
 )
 
@@ -210,7 +211,7 @@ func (r *runner) noteEnd(run *v1alpha1.HookRun, job *batchv1.Job) {
 	case c.Type == batchv1.JobComplete:
 		run.Succeeded = true
 	default:
-		run.Failed = cmp.Or(c.Message, c.Reason, "the Job failed")
+		run.Failed = health.Job(job, r.engine.Live.Pods.OwnedBy(job.UID)).Reason
 	}
 }
 

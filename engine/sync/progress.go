@@ -105,6 +105,7 @@ func (r *runner) look(ctx context.Context, src *v1alpha1.Source) {
 		r.report(src, p, now)
 		r.overdue(src, p, now)
 	}
+	r.sayWave(src)
 	r.conclude(src)
 	r.write(ctx, src)
 	r.tidy(ctx)

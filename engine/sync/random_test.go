@@ -2,18 +2,24 @@ package sync_test
 
 import (
 	"cmp"
+	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
+	gosync "sync"
 	"testing"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 
 	"berth.dev/berth/api/client"
 	"berth.dev/berth/api/v1alpha1"
@@ -28,6 +34,14 @@ type history struct {
 	content map[string][]string
 	ids     []string
 	head    string
+	// heads are the newest commits, one after the other.
+	heads []string
+}
+
+// move notes that a commit is the newest now. It is noted before it is pushed.
+func (h *history) move(id string) {
+	h.head = id
+	h.heads = append(h.heads, id)
 }
 
 // commit makes a commit and pushes it.
@@ -47,6 +61,11 @@ func (h *history) commit(message string, bad bool) {
 			docs = append(docs, strings.ReplaceAll(fmt.Sprintf(web, replicas, image), "web", fmt.Sprint("d", i)))
 		}
 	}
+	if h.IntN(3) == 0 && !slices.ContainsFunc(words, func(w string) bool { return strings.HasSuffix(w, "broken") }) {
+		for i := range docs { // in waves, which all become healthy
+			docs[i] = annotated(docs[i], fmt.Sprintf(`berth.dev/wave: "%d"`, h.IntN(3)-1))
+		}
+	}
 	if h.IntN(2) > 0 { // one port, of one Service or the other
 		name := fmt.Sprint("s", h.IntN(2))
 		words = append(words, "Service "+name+" 30100")
@@ -59,7 +78,7 @@ func (h *history) commit(message string, bad bool) {
 		words = []string{}
 	}
 	h.Shuffle(len(docs), func(i, j int) { docs[i], docs[j] = docs[j], docs[i] })
-	h.head = fmt.Sprint("c", len(h.ids))
+	h.move(fmt.Sprint("c", len(h.ids)))
 	h.ids = append(h.ids, h.head)
 	slices.Sort(words)
 	h.content[h.head] = words
@@ -69,7 +88,7 @@ func (h *history) commit(message string, bad bool) {
 
 // back makes an older commit the newest, as a forced push does.
 func (h *history) back() {
-	h.head = h.ids[h.IntN(len(h.ids))]
+	h.move(h.ids[h.IntN(len(h.ids))])
 	h.f.remote.mu.Lock()
 	h.f.remote.head = h.head
 	h.f.remote.mu.Unlock()
@@ -163,46 +182,155 @@ func (h *history) podsMatch(t *testing.T) {
 	})
 }
 
+// approve approves what is the newest, as somebody does who looked at it.
+func (h *history) approve(t *testing.T) {
+	t.Helper()
+	for {
+		s := h.f.source(t)
+		if s.Annotations == nil {
+			s.Annotations = map[string]string{}
+		}
+		s.Annotations[v1alpha1.AnnotationApprove] = h.head
+		if err := h.f.Update(t.Context(), s); err == nil {
+			return
+		} else if !apierrors.IsConflict(err) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// foreign are objects that no Source owns, beside those that one does.
+func (f *fixture) foreign(t *testing.T) {
+	t.Helper()
+	if err := f.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "others"}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, namespace := range []string{"default", "others"} {
+		for i := range 3 {
+			cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprint("foreign-", i)}, Data: map[string]string{"k": "mine"}}
+			if err := f.Create(t.Context(), cm); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// untouched: what is foreign is as it was made.
+func (f *fixture) untouched(t *testing.T) {
+	t.Helper()
+	for _, namespace := range []string{"default", "others"} {
+		for i := range 3 {
+			var cm corev1.ConfigMap
+			if err := f.Get(t.Context(), types.NamespacedName{Namespace: namespace, Name: fmt.Sprint("foreign-", i)}, &cm); err != nil {
+				t.Fatalf("a foreign object: %v", err)
+			}
+			if cm.Data["k"] != "mine" || cm.Generation > 1 || len(cm.Labels)+len(cm.Annotations) > 0 || cm.DeletionTimestamp != nil {
+				t.Fatalf("a foreign object was touched: %+v", cm)
+			}
+		}
+	}
+}
+
+// appliedLog remembers which commits the status says were applied.
+type appliedLog struct {
+	mu   gosync.Mutex
+	seen []string
+}
+
+func (a *appliedLog) Synced() {}
+
+func (a *appliedLog) Gone(client.Object) {}
+
+func (a *appliedLog) Set(obj client.Object) {
+	s := obj.(*v1alpha1.Source)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if s.Status.Applied != nil && (len(a.seen) == 0 || a.seen[len(a.seen)-1] != s.Status.Applied.ID) {
+		a.seen = append(a.seen, s.Status.Applied.ID)
+	}
+}
+
+// forward fails when a commit was applied after one that was the newest later:
+// what was applied must be found in what was the newest, in its order.
+func (a *appliedLog) forward(t *testing.T, heads []string) {
+	t.Helper()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	at := 0
+	for _, id := range a.seen {
+		i := slices.Index(heads[at:], id)
+		if i < 0 {
+			t.Fatalf("%s was applied out of turn\napplied: %v\nnewest: %v", id, a.seen, heads)
+		}
+		at += i
+	}
+}
+
+// steps of a random history, for each of its seeds. For some 10,000:
+// go test ./engine/sync -run TestRandomHistories -steps 850
+var steps = flag.Int("steps", 40, "steps of each random history")
+
+// TestRandomHistories: after pushes, forced pushes, approvals, network cuts and
+// deaths of the engine at any point, in any order, what is live is the content of
+// the right commit, nothing foreign was touched, and nothing went backwards.
 func TestRandomHistories(t *testing.T) {
 	for seed := range uint64(12) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			h := &history{Rand: rand.New(rand.NewPCG(seed, 1)), f: start(t), content: map[string][]string{}}
+			h.f.foreign(t)
+			log := &appliedLog{}
+			enginetest.Go(t, func(ctx context.Context) error {
+				return client.Follow(ctx, h.f.Resources, &v1alpha1.SourceList{}, client.ListOptions{}, log)
+			})
 			h.commit("", false)
 			createSource(t, h.f)
-			for range 25 {
-				switch n := h.IntN(20); {
-				case n < 8:
-					h.commit("", false)
-				case n < 11:
-					h.commit("Fine\n\nBerth-Allow-Prune: true\n", false)
-				case n < 13:
-					h.commit("", true)
-				case n < 15:
-					h.back()
-				case n < 16:
-					h.f.remote.fail(errors.New("remote is away"))
-					h.f.engine.Pushed("shop", time.Now())
-					time.Sleep(time.Duration(h.IntN(20)) * time.Millisecond)
-					h.f.remote.fail(nil)
-					h.f.engine.Pushed("shop", time.Now())
-				case n < 17:
-					h.f.change(t, func(s *v1alpha1.SourceSpec) { s.Suspend = true })
-					time.Sleep(time.Duration(h.IntN(20)) * time.Millisecond)
-					h.f.change(t, func(s *v1alpha1.SourceSpec) { s.Suspend = false })
-				default:
-					h.settled(t)
-				}
+			for range *steps {
+				h.step(t)
 				time.Sleep(time.Duration(h.IntN(4)*h.IntN(8)) * time.Millisecond)
 			}
 			h.commit("The last\n\nBerth-Allow-Prune: true\n", false)
 			if s := h.settled(t); s.Status.Applied.ID != h.head {
 				t.Fatalf("applied is %s, want %s", s.Status.Applied.ID, h.head)
 			}
+			h.f.untouched(t)
+			log.forward(t, h.heads)
 			if !slices.ContainsFunc(h.content[h.head], func(w string) bool { return strings.HasSuffix(w, "broken") }) {
 				h.podsMatch(t)
 				h.f.await(t, h.head, ready())
 			}
 		})
+	}
+}
+
+// step is one thing that happens to a Source.
+func (h *history) step(t *testing.T) {
+	t.Helper()
+	switch n := h.IntN(24); {
+	case n < 8:
+		h.commit("", false)
+	case n < 11:
+		h.commit("Fine\n\nBerth-Allow-Prune: true\n", false)
+	case n < 13:
+		h.commit("", true)
+	case n < 15:
+		h.back()
+	case n < 16:
+		h.f.remote.fail(errors.New("remote is away"))
+		h.f.engine.Pushed("shop", time.Now())
+		time.Sleep(time.Duration(h.IntN(20)) * time.Millisecond)
+		h.f.remote.fail(nil)
+		h.f.engine.Pushed("shop", time.Now())
+	case n < 17:
+		h.f.change(t, func(s *v1alpha1.SourceSpec) { s.Suspend = true })
+		time.Sleep(time.Duration(h.IntN(20)) * time.Millisecond)
+		h.f.change(t, func(s *v1alpha1.SourceSpec) { s.Suspend = false })
+	case n < 18:
+		h.approve(t)
+	case n < 21:
+		h.f.restart(t)
+	default:
+		h.settled(t)
+		h.f.untouched(t)
 	}
 }

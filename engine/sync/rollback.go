@@ -62,7 +62,7 @@ func (r *runner) target(ctx context.Context, src *v1alpha1.Source, newest string
 	t := &target{rev: revision.Revision{Commit: back.To}, kept: objects, back: true, asked: back.Asked}
 	for _, h := range r.status.History {
 		if h.ID == back.To {
-			t.rev.Author, t.rev.Email, t.rev.Subject, t.rev.Time = h.Author, h.Email, h.Subject, h.Time.Time
+			t.rev = revisionOf(h.Commit)
 		}
 	}
 	return t, nil

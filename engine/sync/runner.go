@@ -54,13 +54,14 @@ type runner struct {
 	expected map[plan.Key]int64
 	// wave is the one whose turn has not come, because those before it are not
 	// healthy; nil when none waits.
-	wave *int
+	wave *waiting
 	// running are the Jobs of hooks that are waited for.
 	running []types.NamespacedName
 	// post are the hooks that run when the applied commit is healthy.
 	post []hook
-	// last is the newest revision that was fetched.
-	last revision.Revision
+	// midway is a commit of which some waves are written, and not the last; empty
+	// when there is none.
+	midway string
 	// wakeAt is when what keeps a commit back ends; zero when nothing does.
 	wakeAt time.Time
 	// fetchFailures in a row.
@@ -158,6 +159,7 @@ func (r *runner) source() (*v1alpha1.Source, bool) {
 // recover takes up the status that an earlier process left.
 func (r *runner) recover(ctx context.Context, src *v1alpha1.Source) {
 	r.status = *src.Status.DeepCopy()
+	r.recoverMidway(ctx)
 	if a := r.status.Applied; a != nil && r.status.RolledBack == nil {
 		if objects, ok, err := r.engine.Resources.Kept(ctx, r.name, a.ID); err == nil && ok {
 			r.post = of(r.engine.hooksOf(src, a.ID, objects), v1alpha1.HookPost)
@@ -188,25 +190,27 @@ func (r *runner) pass(ctx context.Context, src *v1alpha1.Source) time.Duration {
 	newest := rev.Commit
 	if err != nil {
 		r.fetchFailed(src, rev, err)
-		newest, rev = r.observed(), r.last
+		newest = r.observed()
 	} else {
 		r.fetched(src, rev)
-		r.last, r.fetchFailures = rev, 0
+		r.fetchFailures = 0
 	}
 	t, fault := r.target(ctx, src, newest, rev)
+	again := fault != nil
 	switch {
 	case fault != nil:
 		r.passingFault(src, fault)
-	case t == nil || err != nil && r.status.RolledBack == nil && !r.unfinished(newest), r.settled(src, newest, t) && !r.drifted(ctx, src, t):
-		r.look(ctx, src)
-		return r.next(src, interval)
-	}
-	again := fault != nil
-	if fault == nil {
+	case t == nil || err != nil && r.status.RolledBack == nil:
+	case r.settled(src, newest, t) && !r.drifted(ctx, src, t):
+		r.midway = ""
+	default:
 		if err == nil {
 			r.observe(src, rev)
 		}
 		again = r.apply(ctx, src, t)
+	}
+	if r.midway != newest || err != nil {
+		r.finish(ctx, src, newest)
 	}
 	r.look(ctx, src)
 	if !again {
@@ -254,12 +258,6 @@ func backOff(wait time.Duration, failures int) time.Duration {
 // jittered makes a wait longer by up to a tenth, so that many Sources do not ask
 // one server at the same moment.
 func jittered(d time.Duration) time.Duration { return d + rand.N(d/10+1) }
-
-// unfinished: the waves of a commit are under way, and its content is at hand
-// though the remote may be away.
-func (r *runner) unfinished(commit string) bool {
-	return r.begun(commit) && r.last.Commit == commit && (r.status.Applied == nil || r.status.Applied.ID != commit)
-}
 
 // settled: the target was applied under this specification already.
 func (r *runner) settled(src *v1alpha1.Source, newest string, t *target) bool {
@@ -437,7 +435,7 @@ func (r *runner) done(ctx context.Context, src *v1alpha1.Source, rev revision.Re
 	r.status.Objects = out.Objects
 	r.condition(src, v1alpha1.ConditionApplied, metav1.ConditionTrue, v1alpha1.ReasonSucceeded, out.Plan.Summary())
 	r.record(ctx, rev, out.Plan.Summary(), kept, now)
-	r.watching, r.appliedAt = true, now
+	r.watching, r.appliedAt, r.midway = true, now, ""
 	r.expected = versions(out.Plan)
 	r.engine.Log.Info("applied", "source", r.name, "commit", short(rev.Commit), "plan", out.Plan.Summary())
 	if !out.Plan.Empty() {

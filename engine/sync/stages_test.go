@@ -280,3 +280,33 @@ func TestTwoSourcesNameANamespace(t *testing.T) {
 		return ""
 	})
 }
+
+// TestABegunCommitIsFinishedThoughTheNextIsRefused: the cluster does not stay
+// between two commits, also over a death of the engine.
+func TestABegunCommitIsFinishedThoughTheNextIsRefused(t *testing.T) {
+	f := start(t)
+	createSource(t, f)
+	f.push(t, "c0", "", configMap("a", "1"), ready())
+	f.push(t, "c1", "", configMap("a", "1")+"---\n"+deployment("db", "broken", "0")+"---\n"+deployment("web", "v1", "1"), applied("WaitsForWave", ""))
+	f.push(t, "c2", "", "error: bad", metav1.Condition{Type: "Compiled", Status: metav1.ConditionFalse, Reason: "CompileFailed"})
+	f.restart(t)
+	f.mend(t)
+	f.awaitSource(t, "shop", func(s *v1alpha1.Source) string {
+		if s.Status.Applied.ID != "c1" || s.Status.Healthy.ID != "c1" {
+			return fmt.Sprintf("applied %s, healthy %s", s.Status.Applied.ID, s.Status.Healthy.ID)
+		}
+		return ""
+	})
+	f.await(t, "c2", metav1.Condition{Type: "Ready", Status: metav1.ConditionFalse, Reason: "CompileFailed"})
+	if !f.hasDeployment(t, "web") {
+		t.Error("the second wave was not written")
+	}
+}
+
+// TestAWaveDoesNotWaitForWhatTheCommitDeletes, or changes later.
+func TestAWaveDoesNotWaitForWhatTheCommitDeletes(t *testing.T) {
+	f := start(t)
+	createSource(t, f)
+	f.push(t, "c1", "", configMap("a", "1")+"---\n"+deployment("old", "broken", "-1")+"---\n"+deployment("moved", "broken", "-1"), applied("WaitsForWave", ""))
+	f.push(t, "c2", "", configMap("a", "1")+"---\n"+deployment("db", "v1", "0")+"---\n"+deployment("moved", "v1", "1"), ready())
+}

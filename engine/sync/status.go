@@ -30,6 +30,11 @@ func commitOf(rev revision.Revision) *v1alpha1.Commit {
 	return &v1alpha1.Commit{ID: rev.Commit, Author: line(rev.Author), Email: line(rev.Email), Subject: line(rev.Subject), Time: metav1.NewTime(rev.Time), SignedBy: line(rev.SignedBy)}
 }
 
+// revisionOf is a commit that the status remembers.
+func revisionOf(c v1alpha1.Commit) revision.Revision {
+	return revision.Revision{Commit: c.ID, Author: c.Author, Email: c.Email, Subject: c.Subject, Time: c.Time.Time, SignedBy: c.SignedBy}
+}
+
 // line is text of a commit as the status holds it, many times: bounded, and
 // harmless to a terminal.
 func line(s string) string {

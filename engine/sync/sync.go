@@ -135,6 +135,11 @@ func (e *Engine) sourceChanged(old, now *v1alpha1.Source) {
 			delete(e.runners, old.Name)
 		}
 		delete(e.pushed, old.Name)
+		// What it has left behind may be another's now.
+		for _, r := range e.runners {
+			r.recheck.Store(true)
+			r.wake()
+		}
 		return
 	}
 	if old == nil || readiness(old) != readiness(now) {

@@ -58,7 +58,7 @@ func TestJobsByPush(t *testing.T) {
 	m.steps([]step{
 		{args: "wait --for=condition=complete job/migrate -n batch --timeout=60s", want: "condition met"},
 		{args: "logs job/migrate -n batch", want: "migrated to 2"},
-		{args: "delete job migrate -n batch", want: "belongs to Source batch", fail: true},
+		{args: "delete job migrate -n batch", want: "managed by Source batch", fail: true},
 	})
 	if m.jobUID("batch", "migrate") == migrate || m.jobUID("batch", "shards") != shards || m.jobUID("batch", "brief") != "" {
 		t.Error("not the changed Job alone has run anew")
@@ -73,8 +73,8 @@ func TestJobsByHand(t *testing.T) {
 	m := boot(t)
 	m.berth("image", "load", m.binDir+"/busybox.tar")
 	m.steps([]step{
-		{args: "create job once --image=berth.dev/busybox:1 -- echo hello", want: "job.batch/once created"},
-		{args: "create job long --image=berth.dev/busybox:1 -- sleep 8", want: "job.batch/long created"},
+		{args: "create job once --image=berth.dev/busybox:1 -- busybox echo hello", want: "job.batch/once created"},
+		{args: "create job long --image=berth.dev/busybox:1 -- busybox sleep 8", want: "job.batch/long created"},
 		{args: "wait --for=condition=complete job/once --timeout=60s", want: "condition met"},
 		{args: "logs job/once", want: "hello"},
 		{args: "wait --for=jsonpath={.status.ready}=1 job/long --timeout=30s", want: "condition met"},
@@ -89,7 +89,7 @@ func TestJobsByHand(t *testing.T) {
 		t.Errorf("pods of the Job: %s", out)
 	}
 	m.steps([]step{
-		{args: "create job bad --image=berth.dev/busybox:1 -- false", want: "job.batch/bad created"},
+		{args: "create job bad --image=berth.dev/busybox:1 -- busybox false", want: "job.batch/bad created"},
 		{args: "patch job bad -p '{\"spec\":{\"backoffLimit\":0}}'", want: "patched"},
 		{args: "wait --for=condition=failed job/bad --timeout=60s", want: "condition met"},
 		{args: "describe job bad", want: "BackoffLimitExceeded"},
