@@ -33,6 +33,22 @@ func (p Plan) Next() Wave {
 	return w
 }
 
+// Through are the steps of the waves up to one.
+func (p Plan) Through(n int) []Step {
+	return slices.DeleteFunc(slices.Clone(p.Steps), func(s Step) bool { return !s.writes() || s.Wave > n })
+}
+
+// Pending are the objects that the plan has still to write or to remove.
+func (p Plan) Pending() map[Key]bool {
+	out := map[Key]bool{}
+	for _, s := range p.Steps {
+		if s.writes() || s.removes() {
+			out[s.Key] = true
+		}
+	}
+	return out
+}
+
 // writes: the step makes the object what the commit says it is.
 func (s Step) writes() bool {
 	return s.Action == Create || s.Action == Change || s.Action == Replace

@@ -215,10 +215,26 @@ func (e *Engine) stage(ctx context.Context, out *Outcome, atOnce bool) error {
 	if err := e.fill(ctx, out); err != nil || out.Failed() || atOnce {
 		return err
 	}
-	if out.next = out.Plan.Next(); !out.next.Last {
-		return e.fill(ctx, out)
+	next := out.Plan.Next()
+	if next.Last {
+		return nil
 	}
-	return nil
+	for _, n := range out.Plan.Waves[:len(out.Plan.Waves)-1] {
+		out.next = plan.Wave{Number: n, Steps: out.Plan.Through(n)}
+		if err := e.fill(ctx, out); err != nil {
+			return err
+		}
+		if out.Failed() {
+			for i := range out.Diagnostics {
+				if d := &out.Diagnostics[i]; d.Severity == v1alpha1.SeverityError {
+					d.Message += fmt.Sprintf("; what gives it up comes after wave %d: write this object in the last wave, %d, or delete the other one in a commit before", n, out.Plan.Waves[len(out.Plan.Waves)-1])
+				}
+			}
+			return nil
+		}
+	}
+	out.next = next
+	return e.fill(ctx, out)
 }
 
 // fill makes the transaction out of the next steps. What the cluster refuses

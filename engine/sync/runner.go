@@ -351,7 +351,8 @@ func (r *runner) apply(ctx context.Context, src *v1alpha1.Source, t *target) (ag
 		}
 		r.stage(v1alpha1.StageCompiled, r.engine.Clock.Now(), total(out.Objects))
 		r.condition(src, v1alpha1.ConditionCompiled, metav1.ConditionTrue, v1alpha1.ReasonSucceeded, total(out.Objects))
-		if out.Held != "" {
+		// What was begun was not held, or was approved.
+		if out.Held != "" && r.midway != t.rev.Commit {
 			r.held(ctx, src, out)
 			return false
 		}
@@ -360,7 +361,7 @@ func (r *runner) apply(ctx context.Context, src *v1alpha1.Source, t *target) (ag
 			r.failures = 0 // what is waited for is under way: look often
 			return true
 		}
-		if r.wakeAt = out.Later.At; out.Later.Reason != "" && !r.begun(t.rev.Commit) {
+		if r.wakeAt = out.Later.At; out.Later.Reason != "" && r.midway != t.rev.Commit {
 			r.condition(src, v1alpha1.ConditionApplied, metav1.ConditionFalse, out.Later.Reason, out.Later.Message)
 			return false
 		}
@@ -382,7 +383,7 @@ func (r *runner) apply(ctx context.Context, src *v1alpha1.Source, t *target) (ag
 		}
 		kept, err := out.tx.Keep(r.name, t.rev.Commit, out.manifests)
 		if err == nil {
-			err = out.tx.Commit(ctx)
+			err = commit(ctx, out)
 		}
 		if changedMeanwhile(err) {
 			continue // an object changed under the plan: make it anew
@@ -404,6 +405,22 @@ func (r *runner) apply(ctx context.Context, src *v1alpha1.Source, t *target) (ag
 	}
 	r.condition(src, v1alpha1.ConditionApplied, metav1.ConditionFalse, v1alpha1.ReasonConflict, "objects keep changing while they are planned; trying again")
 	return true
+}
+
+// writeTimeout bounds a write that goes on though its runner is to end.
+const writeTimeout = 5 * time.Second
+
+// lasting is for a write whose end is waited for, also by a runner that is to end:
+// one that is let go could land after its successor has begun.
+func lasting(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
+}
+
+// commit carries the next part of a plan out.
+func commit(ctx context.Context, out Outcome) error {
+	ctx, cancel := lasting(ctx)
+	defer cancel()
+	return out.tx.Commit(ctx)
 }
 
 func changedMeanwhile(err error) bool {

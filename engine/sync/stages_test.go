@@ -310,3 +310,21 @@ func TestAWaveDoesNotWaitForWhatTheCommitDeletes(t *testing.T) {
 	f.push(t, "c1", "", configMap("a", "1")+"---\n"+deployment("old", "broken", "-1")+"---\n"+deployment("moved", "broken", "-1"), applied("WaitsForWave", ""))
 	f.push(t, "c2", "", configMap("a", "1")+"---\n"+deployment("db", "v1", "0")+"---\n"+deployment("moved", "v1", "1"), ready())
 }
+
+// TestAWaveCannotTakeWhatIsGivenUpLater: it is refused before anything is written.
+func TestAWaveCannotTakeWhatIsGivenUpLater(t *testing.T) {
+	f := start(t)
+	createSource(t, f)
+	service := func(name string) string {
+		return "apiVersion: v1\nkind: Service\nmetadata: {name: " + name + "}\nspec: {type: NodePort, ports: [{port: 80, nodePort: 30100}]}\n"
+	}
+	keep := configMap("p", "1") + "---\n" + annotated(configMap("q", "1"), `berth.dev/wave: "1"`) + "---\n"
+	f.push(t, "c1", "", keep+service("one"), ready())
+	f.push(t, "c2", "", strings.ReplaceAll(keep, `"1"`, `"2"`)+service("two"), metav1.Condition{
+		Type: "Compiled", Status: metav1.ConditionFalse, Reason: "CompileFailed", Message: "what gives it up comes after wave 0",
+	})
+	if got := f.configMaps(t); got != "p=1 q=1" {
+		t.Errorf("after the refusal: %s", got)
+	}
+	f.push(t, "c3", "", strings.ReplaceAll(keep, `k: "1"`, `k: "2"`)+annotated(service("two"), `berth.dev/wave: "1"`), ready())
+}

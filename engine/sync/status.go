@@ -127,10 +127,13 @@ func (r *runner) write(ctx context.Context, src *v1alpha1.Source) {
 	}
 	next.ResourceVersion = ""
 	written := next.Status.DeepCopy()
+	ending := ctx.Err() != nil
+	ctx, cancel := lasting(ctx)
+	defer cancel()
 	err := r.engine.Resources.UpdateStatus(ctx, next)
 	if err == nil {
 		r.written = written
-	} else if ctx.Err() == nil && !apierrors.IsNotFound(err) {
+	} else if !ending && !apierrors.IsNotFound(err) {
 		r.engine.Log.Warn("write status", "source", r.name, "err", err)
 	}
 }

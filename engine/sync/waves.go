@@ -48,10 +48,7 @@ func (r *runner) waits(src *v1alpha1.Source, out Outcome, t *target) bool {
 		return false
 	}
 	now := r.engine.Clock.Now()
-	pending := map[plan.Key]bool{}
-	for _, s := range p.Steps {
-		pending[s.Key] = true
-	}
+	pending := p.Pending()
 	state := r.lower(w.Number, pending)
 	if state.health.State == health.Healthy {
 		return false
@@ -193,7 +190,7 @@ func (r *runner) finish(ctx context.Context, src *v1alpha1.Source, newest string
 		if err != nil || out.Failed() || out.Waits != "" || r.waits(src, out, t) {
 			return
 		}
-		if err := out.tx.Commit(ctx); changedMeanwhile(err) {
+		if err := commit(ctx, out); changedMeanwhile(err) {
 			continue
 		} else if err != nil {
 			r.engine.Log.Warn("apply failed", "source", r.name, "err", err)
