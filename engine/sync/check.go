@@ -216,7 +216,8 @@ func (e *Engine) stage(ctx context.Context, out *Outcome, atOnce bool) error {
 		return err
 	}
 	next := out.Plan.Next()
-	if next.Last {
+	if next.Last { // the transaction is that of the whole plan
+		out.next = next
 		return nil
 	}
 	for _, n := range out.Plan.Waves[:len(out.Plan.Waves)-1] {
