@@ -98,6 +98,8 @@ type Step struct {
 	Fields []Field `json:"fields,omitempty"`
 	// Why an object is replaced or kept.
 	Why string `json:"why,omitempty"`
+	// Effects are what it means for Pods and Services, in words.
+	Effects []string `json:"effects,omitempty"`
 	// Wave in which the object is written; deletions come with the last.
 	Wave int `json:"-"`
 	// Desired is what is written; nil for a deletion.

@@ -199,27 +199,6 @@ func configMap(i int) client.Object {
 	return obj
 }
 
-func TestALongPlanIsSummarised(t *testing.T) {
-	in := plan.Input{Source: "shop", Prune: true}
-	for i := range 500 {
-		obj := configMap(i)
-		in.Wanted = append(in.Wanted, plan.Desired{Key: key(obj), Object: obj, Origin: manifest.Origin{Path: "a.yaml", Line: i + 1}})
-	}
-	p := plan.Make(in)
-	text, markdown := p.Text(), p.Markdown()
-	if lines := strings.Count(text, "\n"); lines != 202 || !strings.HasSuffix(text, "  … and 300 more objects\n") || !strings.HasPrefix(text, "Plan: 500 to create\n") {
-		t.Errorf("%d lines, ending in %q", lines, text[len(text)-60:])
-	}
-	if !strings.HasSuffix(markdown, "\n- … and 300 more objects\n") || strings.Count(markdown, "\n- create") != 200 {
-		t.Errorf("ends in %q", markdown[len(markdown)-60:])
-	}
-	var answer struct{ Steps []any }
-	b, err := json.Marshal(p)
-	if err != nil || json.Unmarshal(b, &answer) != nil || len(answer.Steps) != 500 {
-		t.Errorf("%d steps in JSON (%v), want all 500", len(answer.Steps), err)
-	}
-}
-
 func TestTheSamePlanHasTheSameBytes(t *testing.T) {
 	make := func(reverse bool) string {
 		in := plan.Input{Source: "shop", Prune: true}
