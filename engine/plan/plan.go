@@ -87,6 +87,8 @@ type Input struct {
 	Owned []Owned
 	// Prune is false when nothing is to be deleted.
 	Prune bool
+	// Room is asked whether new Pods fit; nil when nobody knows.
+	Room Room
 }
 
 // Step is one object of a plan.
@@ -154,6 +156,12 @@ func Make(in Input) Plan {
 	slices.SortStableFunc(p.Steps, func(a, b Step) int {
 		return cmp.Or(compareWaves(a, b), cmp.Compare(order(a), order(b)), compareKeys(a.Key, b.Key))
 	})
+	for i := range p.Steps {
+		p.Steps[i].Effects = p.Steps[i].effects()
+	}
+	if in.Room != nil {
+		fit(p.Steps, in.Room)
+	}
 	return p
 }
 

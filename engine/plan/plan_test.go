@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -34,6 +35,7 @@ const immutable = "test/immutable"
 //
 //	no-prune        spec.prune is false
 //	gate LIMIT      what the gate says with this maxPrune
+//	room N          N Pods have room, those that are live among them
 func TestPlans(t *testing.T) {
 	up, err := upstream.New()
 	if err != nil {
@@ -79,6 +81,12 @@ func (c *testCase) run(t *testing.T, a *txtar.Archive) *txtar.Archive {
 			c.input.Prune = false
 		} else if limit, ok := strings.CutPrefix(line, "gate "); ok {
 			limits = append(limits, limit)
+		} else if n, ok := strings.CutPrefix(line, "room "); ok {
+			size, err := strconv.Atoi(n)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.input.Room = &seats{size: size}
 		}
 	}
 	out := &txtar.Archive{Comment: a.Comment}
@@ -91,6 +99,9 @@ func (c *testCase) run(t *testing.T, a *txtar.Archive) *txtar.Archive {
 			c.each(t, f.Data, c.addDesired)
 			out.Files = append(out.Files, f)
 		}
+	}
+	if r, ok := c.input.Room.(*seats); ok {
+		r.fill(c.live)
 	}
 	p := plan.Make(c.input)
 	encoded, err := json.Marshal(p)
