@@ -157,7 +157,11 @@ func Make(in Input) Plan {
 		return cmp.Or(compareWaves(a, b), cmp.Compare(order(a), order(b)), compareKeys(a.Key, b.Key))
 	})
 	for i := range p.Steps {
-		p.Steps[i].Effects = p.Steps[i].effects()
+		s := &p.Steps[i]
+		if s.writes() && s.Wave > p.Waves[0] {
+			s.Effects = append(s.Effects, fmt.Sprintf("waits until what is in the waves before %d is healthy", s.Wave))
+		}
+		s.Effects = append(s.Effects, s.effects()...)
 	}
 	if in.Room != nil {
 		fit(p.Steps, in.Room)
