@@ -112,19 +112,16 @@ func restarts(d *appsv1.Deployment, pods int) string {
 	surge, unavailable := strategy.Limits(d)
 	var steps []string
 	if surge > 0 {
-		steps = append(steps, amount(surge)+" more")
+		steps = append(steps, fmt.Sprintf("%d more", surge))
 	}
 	if unavailable > 0 {
-		steps = append(steps, amount(unavailable)+" fewer")
+		steps = append(steps, fmt.Sprintf("%d fewer", unavailable))
 	}
-	return fmt.Sprintf("restarts %s, %s at a time (maxSurge %d, maxUnavailable %d)", countPods(pods), strings.Join(steps, " and "), surge, unavailable)
-}
-
-func amount(n int32) string {
-	if n == 1 {
-		return "one"
+	pace := "up to " + strings.Join(steps, " and ")
+	if surge+unavailable == 1 {
+		pace = strings.Replace(steps[0], "1", "one", 1)
 	}
-	return fmt.Sprintf("up to %d", n)
+	return fmt.Sprintf("restarts %s, %s at a time (maxSurge %d, maxUnavailable %d)", countPods(pods), pace, surge, unavailable)
 }
 
 // ports that a Service gains and loses.

@@ -59,6 +59,7 @@ func (p *preparation) assume(m manifest.Manifest) {
 	}
 	p.label(m, obj, nil)
 	p.engine.Resources.ValidateCreate(obj) // for the defaults
+	obj.SetResourceVersion("1")            // what is there has one
 	p.wanted = append(p.wanted, plan.Desired{Key: plan.KeyOf(row.GroupVersionKind, obj), Object: obj, Origin: m.Origin})
 }
 
