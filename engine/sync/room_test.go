@@ -4,6 +4,10 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"berth.dev/berth/engine/enginetest"
 )
 
 // sized is a Deployment of Pods that need memory.
@@ -34,6 +38,12 @@ func TestAPlanSaysWhichPodsFit(t *testing.T) {
 		return strings.Join(out.Plan.Steps[0].Effects, "; ")
 	}
 	const lacks = "0/1 nodes fit: 1 lacks memory (need 20Gi, free 4Gi)"
+	enginetest.Eventually(t, wait, func() string { // the namespace is made as the cluster begins
+		if _, ok := f.engine.Live.Namespaces.Get(types.NamespacedName{Name: "default"}); !ok {
+			return "there is no namespace yet"
+		}
+		return ""
+	})
 	if got, want := effects(fmt.Sprintf(sized, 5, rolling, "v1", "requests")), "starts 5 pods; 3 of 5 new pods fit: "+lacks; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
