@@ -107,3 +107,17 @@ func withoutRoom(in plan.Input) plan.Input {
 	in.Room = nil
 	return in
 }
+
+// TestAStepSaysWhatItWaitsFor: the objects of the first wave wait for nothing.
+func TestAStepSaysWhatItWaitsFor(t *testing.T) {
+	l := newLarge(t)
+	for i := range 3 {
+		l.want(l.configMap("shop", i, "x"), nil)
+		l.in.Wanted[i].Wave = i - 1
+	}
+	want := "[] [waits until what is in the waves before 0 is healthy] [waits until what is in the waves before 1 is healthy]"
+	p := plan.Make(l.in)
+	if got := fmt.Sprint(p.Steps[0].Effects, p.Steps[1].Effects, p.Steps[2].Effects); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
