@@ -11,6 +11,7 @@ import (
 
 	"berth.dev/berth/api/v1alpha1"
 	"berth.dev/berth/engine/live"
+	"berth.dev/berth/engine/plan"
 	"berth.dev/berth/engine/sync"
 	"berth.dev/berth/nodeagent"
 	"berth.dev/berth/sources/archive"
@@ -29,12 +30,16 @@ type endpoints struct {
 
 // planAnswer is what a working tree would change.
 type planAnswer struct {
-	Source      string                `json:"source"`
-	Plan        json.RawMessage       `json:"plan,omitempty"`
-	Text        string                `json:"text,omitempty"`
-	Markdown    string                `json:"markdown,omitempty"`
-	Changes     bool                  `json:"changes"`
-	Held        string                `json:"held,omitempty"`
+	Source   string          `json:"source"`
+	Plan     json.RawMessage `json:"plan,omitempty"`
+	Text     string          `json:"text,omitempty"`
+	Markdown string          `json:"markdown,omitempty"`
+	Changes  bool            `json:"changes"`
+	Held     string          `json:"held,omitempty"`
+	// Later says why it would be applied later.
+	Later string `json:"later,omitempty"`
+	// Against is the commit that was compared with, instead of the cluster.
+	Against     string                `json:"against,omitempty"`
 	Diagnostics []v1alpha1.Diagnostic `json:"diagnostics,omitempty"`
 }
 
@@ -72,10 +77,20 @@ func (e *endpoints) plan(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
-		answer.Text, answer.Markdown = out.Plan.Text(), out.Plan.Markdown()
-		answer.Changes, answer.Held = !out.Plan.Empty() || len(out.Plan.Hooks) > 0, out.Held
+		answer.render(out.Plan, r.URL.Query().Get("verbose") == "true")
+		answer.Held, answer.Later = out.Held, out.Later.Message
 	}
 	reply(w, answer)
+}
+
+// render fills in what people read of a plan.
+func (a *planAnswer) render(p plan.Plan, verbose bool) {
+	a.Changes = !p.Empty() || len(p.Hooks) > 0
+	if verbose {
+		a.Text, a.Markdown = p.TextVerbose(), p.MarkdownVerbose()
+		return
+	}
+	a.Text, a.Markdown = p.Text(), p.Markdown()
 }
 
 // images imports the archive in the body.

@@ -13,9 +13,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"berth.dev/berth/api/client"
+	"berth.dev/berth/engine/strategy"
 )
 
 // annotationRevision numbers the ReplicaSets of a Deployment, as Kubernetes does.
@@ -192,7 +192,7 @@ func (d *deployments) stopOld(ctx context.Context, r *rollout) (waiting bool, er
 // maxSurge allows, then shrink the old ones as far as maxUnavailable allows.
 func (d *deployments) roll(ctx context.Context, r *rollout) error {
 	want := *r.deployment.Spec.Replicas
-	surge, unavailable := rollingLimits(r.deployment)
+	surge, unavailable := strategy.Limits(r.deployment)
 	var total, available int32
 	for _, rs := range r.all() {
 		// What a shrinking ReplicaSet still has counts until it is gone.
@@ -238,22 +238,6 @@ func (d *deployments) roll(ctx context.Context, r *rollout) error {
 // settledStatus: the ReplicaSet's own controller has seen its present size.
 func settledStatus(rs *appsv1.ReplicaSet) bool {
 	return rs.Status.ObservedGeneration >= rs.Generation && rs.Status.Replicas == *rs.Spec.Replicas
-}
-
-// rollingLimits resolves percentages: surge is rounded up, unavailable down,
-// and when both are zero one Pod may be unavailable.
-func rollingLimits(dep *appsv1.Deployment) (surge, unavailable int32) {
-	want := int(*dep.Spec.Replicas)
-	u := dep.Spec.Strategy.RollingUpdate
-	if u == nil {
-		return 1, 0
-	}
-	s, err1 := intstr.GetScaledValueFromIntOrPercent(intstr.ValueOrDefault(u.MaxSurge, intstr.FromInt32(0)), want, true)
-	m, err2 := intstr.GetScaledValueFromIntOrPercent(intstr.ValueOrDefault(u.MaxUnavailable, intstr.FromInt32(0)), want, false)
-	if err1 != nil || err2 != nil || (s == 0 && m == 0) {
-		m = 1
-	}
-	return int32(s), min(int32(m), int32(want))
 }
 
 func (d *deployments) scale(ctx context.Context, r *rollout, rs *appsv1.ReplicaSet, n int32) error {

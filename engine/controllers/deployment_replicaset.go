@@ -16,6 +16,7 @@ import (
 
 	"berth.dev/berth/api/client"
 	"berth.dev/berth/api/v1alpha1"
+	"berth.dev/berth/engine/strategy"
 )
 
 func (d *deployments) createReplicaSet(ctx context.Context, r *rollout) error {
@@ -75,7 +76,7 @@ func (r *rollout) firstSize() int32 {
 	if r.deployment.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType {
 		return want
 	}
-	surge, _ := rollingLimits(r.deployment)
+	surge, _ := strategy.Limits(r.deployment)
 	room := want + surge
 	for _, rs := range r.old {
 		room -= max(*rs.Spec.Replicas, rs.Status.Replicas)
@@ -129,7 +130,7 @@ func (r *rollout) annotations(revision int64) map[string]string {
 			out[k] = v
 		}
 	}
-	surge, _ := rollingLimits(r.deployment)
+	surge, _ := strategy.Limits(r.deployment)
 	out[annotationRevision] = strconv.FormatInt(revision, 10)
 	out["deployment.kubernetes.io/desired-replicas"] = strconv.Itoa(int(*r.deployment.Spec.Replicas))
 	out["deployment.kubernetes.io/max-replicas"] = strconv.Itoa(int(*r.deployment.Spec.Replicas + surge))

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"berth.dev/berth/api/client"
+	"berth.dev/berth/engine/strategy"
 )
 
 // updateStatus writes what a rollout has come to.
@@ -69,7 +70,7 @@ func counted(r *rollout) appsv1.DeploymentStatus {
 // conditionsOf makes Available and Progressing, with Kubernetes' reasons.
 func conditionsOf(r *rollout, s appsv1.DeploymentStatus, deadline time.Duration, now time.Time) []appsv1.DeploymentCondition {
 	dep := r.deployment
-	_, unavailable := rollingLimits(dep)
+	_, unavailable := strategy.Limits(dep)
 	available := appsv1.DeploymentCondition{
 		Type: appsv1.DeploymentAvailable, Status: corev1.ConditionFalse,
 		Reason: "MinimumReplicasUnavailable", Message: "Deployment does not have minimum availability.",

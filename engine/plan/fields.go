@@ -15,7 +15,8 @@ import (
 	"berth.dev/berth/api/v1alpha1"
 )
 
-// Field is one field that differs. Old or New is empty where there is none.
+// Field is one field that differs. Old or New is its value as JSON, whole, and
+// empty where there is none.
 type Field struct {
 	// Path such as spec.template.spec.containers[web].image.
 	Path string `json:"path"`
@@ -24,9 +25,6 @@ type Field struct {
 	// Hidden values are a Secret's.
 	Hidden bool `json:"hidden,omitempty"`
 }
-
-// longest value that is shown whole, in characters.
-const longest = 60
 
 // Fields are the differences between two versions of an object, sorted by path.
 // The status and what the server keeps are left out.
@@ -178,7 +176,7 @@ func at(list []any, i int) any {
 	return nil
 }
 
-// show is a value in one short line.
+// show is a value in one line.
 func show(v any) string {
 	if v == nil {
 		return ""
@@ -187,9 +185,5 @@ func show(v any) string {
 	if err != nil {
 		return fmt.Sprint(v)
 	}
-	s := []rune(string(b))
-	if len(s) <= longest {
-		return string(s)
-	}
-	return fmt.Sprintf("%s… (%d characters)", string(s[:longest]), len(s))
+	return string(b)
 }

@@ -87,6 +87,8 @@ type Input struct {
 	Owned []Owned
 	// Prune is false when nothing is to be deleted.
 	Prune bool
+	// Room is asked whether new Pods fit; nil when nobody knows.
+	Room Room
 }
 
 // Step is one object of a plan.
@@ -98,6 +100,8 @@ type Step struct {
 	Fields []Field `json:"fields,omitempty"`
 	// Why an object is replaced or kept.
 	Why string `json:"why,omitempty"`
+	// Effects are what it means for Pods and Services, in words.
+	Effects []string `json:"effects,omitempty"`
 	// Wave in which the object is written; deletions come with the last.
 	Wave int `json:"-"`
 	// Desired is what is written; nil for a deletion.
@@ -152,6 +156,16 @@ func Make(in Input) Plan {
 	slices.SortStableFunc(p.Steps, func(a, b Step) int {
 		return cmp.Or(compareWaves(a, b), cmp.Compare(order(a), order(b)), compareKeys(a.Key, b.Key))
 	})
+	for i := range p.Steps {
+		s := &p.Steps[i]
+		if s.writes() && s.Wave > p.Waves[0] {
+			s.Effects = append(s.Effects, fmt.Sprintf("waits until what is in the waves before %d is healthy", s.Wave))
+		}
+		s.Effects = append(s.Effects, s.effects()...)
+	}
+	if in.Room != nil {
+		fit(p.Steps, in.Room)
+	}
 	return p
 }
 

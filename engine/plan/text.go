@@ -1,15 +1,10 @@
 package plan
 
 import (
-	"encoding/json"
 	"fmt"
 	"strings"
-)
 
-// Limits of what a rendered plan shows; the rest is counted.
-const (
-	maxSteps  = 200
-	maxFields = 20
+	"berth.dev/berth/api/v1alpha1"
 )
 
 // Summary is one line, such as "2 to create, 1 to change, 7 unchanged".
@@ -51,128 +46,99 @@ func symbol(a Action) string {
 	return "="
 }
 
-// Text is the plan for a terminal, a line each.
-func (p Plan) Text() string {
+// Text is the plan for a terminal: what is alike is shown once, and what would
+// not fit on a few screens is counted.
+func (p Plan) Text() string { return p.text(false) }
+
+// TextVerbose is the plan for a terminal with every object, field and value.
+func (p Plan) TextVerbose() string { return p.text(true) }
+
+func (p Plan) text(verbose bool) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Plan: %s\n", p.Summary())
-	p.hooks(&b, "pre", "  » Job %s/%s runs before the rest is written  (%s)\n")
-	shown := 0
-	for _, s := range p.Steps {
-		if s.Action == Touch {
-			continue
-		}
-		if shown++; shown > maxSteps {
-			continue
-		}
-		fmt.Fprintf(&b, "  %s %s", symbol(s.Action), s.Key)
-		if s.Origin.Path != "" {
-			fmt.Fprintf(&b, "  (%s)", s.Origin)
-		}
-		b.WriteByte('\n')
-		if s.Why != "" {
-			fmt.Fprintf(&b, "      %s: %s\n", s.Action, s.Why)
-		}
-		for i, f := range s.Fields {
-			if i == maxFields {
-				fmt.Fprintf(&b, "      … and %d more fields\n", len(s.Fields)-maxFields)
-				break
-			}
-			fmt.Fprintf(&b, "      %s\n", f)
+	for _, h := range p.hooks(v1alpha1.HookPre, "", verbose) {
+		fmt.Fprintf(&b, "  » %s  (%s)\n", h[0], h[1])
+	}
+	entries := p.entries(verbose)
+	blocks := make([][]string, len(entries))
+	for i, e := range entries {
+		blocks[i] = e.text(verbose)
+	}
+	shown := within(entries, blocks, verbose)
+	for i, lines := range blocks {
+		if shown[i] {
+			b.WriteString(strings.Join(lines, "\n") + "\n")
 		}
 	}
-	if shown > maxSteps {
-		fmt.Fprintf(&b, "  … and %d more objects\n", shown-maxSteps)
+	if rest := counted(entries, shown); rest != "" {
+		fmt.Fprintf(&b, "  … and %s; berth plan -v shows them\n", rest)
 	}
-	p.hooks(&b, "post", "  » Job %s/%s runs when the rest is healthy  (%s)\n")
+	for _, h := range p.hooks(v1alpha1.HookPost, "", verbose) {
+		fmt.Fprintf(&b, "  » %s  (%s)\n", h[0], h[1])
+	}
 	return b.String()
 }
 
-func (p Plan) hooks(b *strings.Builder, phase, format string) {
-	for _, h := range p.Hooks {
-		if h.Phase == phase {
-			fmt.Fprintf(b, format, h.Namespace, h.Name, h.Origin)
-		}
+func (e entry) text(verbose bool) []string {
+	s := e.steps[0]
+	head := fmt.Sprintf("  %s %s", symbol(s.Action), e.title(""))
+	if at := e.place(); at != "" {
+		head += "  (" + at + ")"
 	}
+	lines := []string{head}
+	if s.Why != "" {
+		lines = append(lines, fmt.Sprintf("      %s: %s", s.Action, s.Why))
+	}
+	for _, d := range e.details(verbose) {
+		lines = append(lines, "      "+d)
+	}
+	return lines
 }
 
-// String is path: old → new.
-func (f Field) String() string {
+// hooks of a phase, a line each: what runs when, and the place.
+func (p Plan) hooks(phase, quote string, verbose bool) (lines [][2]string) {
+	when := "before the rest is written"
+	if phase == v1alpha1.HookPost {
+		when = "when the rest is healthy"
+	}
+	left := 0
+	for _, h := range p.Hooks {
+		switch {
+		case h.Phase != phase:
+		case len(lines) == maxHooks && !verbose:
+			left++
+		default:
+			lines = append(lines, [2]string{fmt.Sprintf("Job %s%s/%s%s runs %s", quote, h.Namespace, h.Name, quote, when), h.Origin.String()})
+		}
+	}
+	if left > 0 {
+		lines = append(lines, [2]string{fmt.Sprintf("%d more run %s", left, when), "…"})
+	}
+	return lines
+}
+
+// String is path: old → new, with long values cut.
+func (f Field) String() string { return f.line(cut) }
+
+func (f Field) line(show func(string) string) string {
 	switch {
 	case f.Hidden:
 		return f.Path + " changed"
 	case f.Old == "":
-		return f.Path + ": added " + f.New
+		return f.Path + ": added " + show(f.New)
 	case f.New == "":
-		return f.Path + ": removed " + f.Old
+		return f.Path + ": removed " + show(f.Old)
 	}
-	return f.Path + ": " + f.Old + " → " + f.New
+	return f.Path + ": " + show(f.Old) + " → " + show(f.New)
 }
 
-// Markdown is the plan for a pull request.
-func (p Plan) Markdown() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "**Plan:** %s\n", p.Summary())
-	p.hooks(&b, "pre", "\n- Job `%s/%s` runs before the rest is written (%s)\n")
-	shown := 0
-	for _, s := range p.Steps {
-		if s.Action == Touch {
-			continue
-		}
-		if shown++; shown > maxSteps {
-			continue
-		}
-		fmt.Fprintf(&b, "\n- %s `%s`", s.Action, s.Key)
-		if s.Origin.Path != "" {
-			fmt.Fprintf(&b, " (%s)", s.Origin)
-		}
-		if s.Why != "" {
-			fmt.Fprintf(&b, ": %s", s.Why)
-		}
-		for i, f := range s.Fields {
-			if i == maxFields {
-				fmt.Fprintf(&b, "\n  - … and %d more fields", len(s.Fields)-maxFields)
-				break
-			}
-			fmt.Fprintf(&b, "\n  - `%s`", strings.ReplaceAll(f.String(), "`", "'"))
-		}
+// cut shortens a value for a line.
+func cut(value string) string {
+	s := []rune(value)
+	if len(s) <= longest {
+		return value
 	}
-	if shown > maxSteps {
-		fmt.Fprintf(&b, "\n- … and %d more objects", shown-maxSteps)
-	}
-	if shown > 0 {
-		b.WriteByte('\n')
-	}
-	p.hooks(&b, "post", "\n- Job `%s/%s` runs when the rest is healthy (%s)\n")
-	return b.String()
+	return fmt.Sprintf("%s… (%d characters)", string(s[:longest]), len(s))
 }
 
-// MarshalJSON has every step, with its object and place.
-func (p Plan) MarshalJSON() ([]byte, error) {
-	type step struct {
-		Action     Action  `json:"action"`
-		APIVersion string  `json:"apiVersion"`
-		Kind       string  `json:"kind"`
-		Namespace  string  `json:"namespace,omitempty"`
-		Name       string  `json:"name"`
-		Origin     string  `json:"origin,omitempty"`
-		Why        string  `json:"why,omitempty"`
-		Fields     []Field `json:"fields,omitempty"`
-	}
-	steps := []step{}
-	for _, s := range p.Steps {
-		if s.Action == Touch {
-			continue
-		}
-		out := step{
-			Action: s.Action, APIVersion: s.Key.GroupVersion().String(), Kind: s.Key.Kind,
-			Namespace: s.Key.Namespace, Name: s.Key.Name, Why: s.Why, Fields: s.Fields,
-		}
-		if s.Origin.Path != "" {
-			out.Origin = s.Origin.String()
-		}
-		steps = append(steps, out)
-	}
-	return json.Marshal(map[string]any{
-		"source": p.Source, "commit": p.Commit, "summary": p.Summary(), "unchanged": p.Unchanged, "steps": steps, "hooks": append([]Hook{}, p.Hooks...),
-	})
-}
+func whole(value string) string { return value }

@@ -110,7 +110,7 @@ func (e *Engine) plan(ctx context.Context, src *v1alpha1.Source, commit string, 
 		out.Objects["Job"]++
 	}
 	out.Plan = plan.Make(plan.Input{
-		Source: src.Name, Commit: commit, Wanted: p.wanted, Owned: owned, Prune: *src.Spec.Prune,
+		Source: src.Name, Commit: commit, Wanted: p.wanted, Owned: owned, Prune: *src.Spec.Prune, Room: e.room(),
 	})
 	out.Plan.Hooks = shown(p.hooks)
 	out.Plan.Unchanged += len(p.finished)

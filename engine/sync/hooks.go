@@ -58,9 +58,8 @@ func (p *preparation) hook(m manifest.Manifest, obj client.Object) {
 		p.fail(m, "metadata.annotations["+v1alpha1.AnnotationHookCleanup+"]", fmt.Sprintf("%q is not %s or %s", c, v1alpha1.CleanupNext, v1alpha1.CleanupSuccess))
 		return
 	}
-	wave, ok := waveOf(job)
+	wave, ok := p.wave(m, job)
 	if !ok {
-		p.fail(m, "metadata.annotations["+v1alpha1.AnnotationWave+"]", "is not a whole number, such as \"1\"")
 		return
 	}
 	if job.Spec.TTLSecondsAfterFinished != nil {

@@ -69,12 +69,7 @@ func (e *Engine) prepare(ctx context.Context, src *v1alpha1.Source, commit strin
 
 // add prepares one manifest; what is wrong with it becomes a diagnostic.
 func (p *preparation) add(ctx context.Context, m manifest.Manifest) error {
-	row, ok := p.engine.Resources.ByKind(m.Object.GroupVersionKind())
-	if !ok || !slices.Contains(Kinds(), row.GroupVersionKind) {
-		p.fail(m, "", fmt.Sprintf("kind %s (%s) cannot be deployed from a repository", m.Object.GetKind(), m.Object.GetAPIVersion()))
-		return nil
-	}
-	obj, ok := p.typed(m, row)
+	obj, row, ok := p.object(m)
 	if !ok {
 		return nil
 	}
@@ -95,9 +90,8 @@ func (p *preparation) add(ctx context.Context, m manifest.Manifest) error {
 	if p.elsewhere(m, obj, live) || !p.ownable(m, live) || !p.child(m, obj, live) {
 		return nil
 	}
-	wave, ok := waveOf(obj)
+	wave, ok := p.wave(m, obj)
 	if !ok {
-		p.fail(m, "metadata.annotations["+v1alpha1.AnnotationWave+"]", "is not a whole number, such as \"1\"")
 		return nil
 	}
 	p.label(m, obj, live)
@@ -111,6 +105,26 @@ func (p *preparation) add(ctx context.Context, m manifest.Manifest) error {
 		p.wanted = append(p.wanted, d)
 	}
 	return nil
+}
+
+// object is a manifest of a kind that can be deployed, in its type.
+func (p *preparation) object(m manifest.Manifest) (client.Object, *resources.Resource, bool) {
+	row, ok := p.engine.Resources.ByKind(m.Object.GroupVersionKind())
+	if !ok || !slices.Contains(Kinds(), row.GroupVersionKind) {
+		p.fail(m, "", fmt.Sprintf("kind %s (%s) cannot be deployed from a repository", m.Object.GetKind(), m.Object.GetAPIVersion()))
+		return nil, nil, false
+	}
+	obj, ok := p.typed(m, row)
+	return obj, row, ok
+}
+
+// wave that an object is written in.
+func (p *preparation) wave(m manifest.Manifest, obj client.Object) (int, bool) {
+	n, ok := waveOf(obj)
+	if !ok {
+		p.fail(m, "metadata.annotations["+v1alpha1.AnnotationWave+"]", "is not a whole number, such as \"1\"")
+	}
+	return n, ok
 }
 
 // typed is a manifest as an object of its kind, with its Namespace.

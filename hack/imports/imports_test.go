@@ -105,7 +105,7 @@ func TestHeavyLibrariesHaveOneOwner(t *testing.T) {
 
 func TestPureAndLight(t *testing.T) {
 	impure := []string{"os", "net", "net/http", "time", "log/slog", "math/rand", "math/rand/v2", "crypto/rand"}
-	for _, p := range list(t, "./engine/plan", "./engine/scheduler", "./engine/health") {
+	for _, p := range list(t, "./engine/plan", "./engine/scheduler", "./engine/health", "./engine/strategy") {
 		for _, to := range p.Imports {
 			if slices.Contains(impure, to) {
 				t.Errorf("%s imports %s: it is pure", p.ImportPath, to)

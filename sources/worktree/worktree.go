@@ -1,5 +1,6 @@
-// Package worktree reads a working directory as a revision without a commit,
-// for berth validate and berth plan. It reads files and never writes.
+// Package worktree reads a working directory as a revision without a commit, and
+// the commits of the repository that it lies in, for berth validate and berth
+// plan. It reads files and never writes.
 package worktree
 
 import (

@@ -1,0 +1,163 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+
+	"berth.dev/berth/api/client"
+	"berth.dev/berth/engine/strategy"
+)
+
+// effects says what a step means for the Pods that run and for the ports that
+// Services have. Whether the Pods fit is for fit to say.
+func (s Step) effects() []string {
+	switch s.Action {
+	case Create:
+		return append(started(s.Desired), ports(nil, s.Desired)...)
+	case Change:
+		return append(changed(s.Live, s.Desired), ports(s.Live, s.Desired)...)
+	case Replace:
+		return append(replaced(s.Live, s.Desired), ports(s.Live, s.Desired)...)
+	case Delete:
+		return append(ended(s.Live), ports(s.Live, nil)...)
+	}
+	return nil
+}
+
+func started(obj client.Object) []string {
+	w, ok := workloadOf(obj)
+	if _, bare := obj.(*corev1.Pod); !ok || bare || w.pods == 0 {
+		return nil
+	}
+	return []string{"starts " + countPods(w.pods)}
+}
+
+// ended: what a Job still runs is not known here, and a Pod says it itself.
+func ended(obj client.Object) []string {
+	switch obj.(type) {
+	case *appsv1.Deployment, *appsv1.ReplicaSet:
+		if w, _ := workloadOf(obj); w.pods > 0 {
+			return []string{"ends " + countPods(w.pods)}
+		}
+	}
+	return nil
+}
+
+func replaced(live, now client.Object) []string {
+	switch now.(type) {
+	case *corev1.Pod, *batchv1.Job:
+		return []string{"runs anew"}
+	case *appsv1.Deployment, *appsv1.ReplicaSet:
+		was, _ := workloadOf(live)
+		w, _ := workloadOf(now)
+		out := []string{fmt.Sprintf("its %s end, and %s are made anew", countPods(was.pods), countPods(w.pods))}
+		if was.pods == w.pods && w.pods == 1 {
+			out[0] = "its pod is made anew"
+		} else if was.pods == w.pods {
+			out[0] = fmt.Sprintf("its %s are made anew", countPods(w.pods))
+		}
+		return out
+	}
+	return nil
+}
+
+func changed(live, now client.Object) []string {
+	was, ok := workloadOf(live)
+	if !ok {
+		return nil
+	}
+	w, ok := workloadOf(now)
+	if !ok {
+		return nil
+	}
+	var out []string
+	switch obj := now.(type) {
+	case *appsv1.Deployment:
+		if !equality.Semantic.DeepEqual(was.template, w.template) {
+			out = append(out, restarts(obj, min(was.pods, w.pods)))
+		}
+	case *appsv1.ReplicaSet:
+		if !equality.Semantic.DeepEqual(was.template, w.template) && was.pods > 0 {
+			out = append(out, "the pods that run stay as they are; new ones have the new template")
+		}
+	default:
+		return nil
+	}
+	switch {
+	case w.pods > was.pods:
+		out = append(out, countPods(w.pods-was.pods)+" more")
+	case w.pods < was.pods:
+		out = append(out, countPods(was.pods-w.pods)+" fewer")
+	}
+	return out
+}
+
+// restarts says in which order the Pods of a Deployment are exchanged.
+func restarts(d *appsv1.Deployment, pods int) string {
+	if d.Spec.Paused {
+		return "no pod restarts while it is paused (spec.paused)"
+	}
+	if pods == 0 {
+		return "no pod runs: none restarts"
+	}
+	if strategy.Recreates(d) {
+		return "restarts " + countPods(pods) + ", all at once (Recreate)"
+	}
+	surge, unavailable := strategy.Limits(d)
+	var steps []string
+	if surge > 0 {
+		steps = append(steps, fmt.Sprintf("%d more", surge))
+	}
+	if unavailable > 0 {
+		steps = append(steps, fmt.Sprintf("%d fewer", unavailable))
+	}
+	pace := "up to " + strings.Join(steps, " and ")
+	if surge+unavailable == 1 {
+		pace = strings.Replace(steps[0], "1", "one", 1)
+	}
+	return fmt.Sprintf("restarts %s, %s at a time (maxSurge %d, maxUnavailable %d)", countPods(pods), pace, surge, unavailable)
+}
+
+// ports that a Service gains and loses.
+func ports(live, now client.Object) []string {
+	was, is := portsOf(live), portsOf(now)
+	var out []string
+	for _, p := range is {
+		if !slices.Contains(was, p) {
+			out = append(out, "gains port "+p)
+		}
+	}
+	for _, p := range was {
+		if !slices.Contains(is, p) {
+			out = append(out, "loses port "+p)
+		}
+	}
+	return out
+}
+
+// portsOf are the ports of a Service by number and protocol, and those that it
+// has on every node.
+func portsOf(obj client.Object) []string {
+	s, ok := obj.(*corev1.Service)
+	if !ok {
+		return nil
+	}
+	var out []string
+	for _, p := range s.Spec.Ports {
+		protocol := p.Protocol
+		if protocol == "" {
+			protocol = corev1.ProtocolTCP
+		}
+		out = append(out, fmt.Sprintf("%d/%s", p.Port, protocol))
+		if p.NodePort != 0 {
+			out = append(out, fmt.Sprintf("%d/%s of every node", p.NodePort, protocol))
+		}
+	}
+	return out
+}

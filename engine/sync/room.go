@@ -1,0 +1,136 @@
+package sync
+
+import (
+	"cmp"
+	"slices"
+
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"berth.dev/berth/api/client"
+	"berth.dev/berth/engine/plan"
+	"berth.dev/berth/engine/scheduler"
+)
+
+// maxLooks bounds how often a node is looked at for one plan.
+const maxLooks = 200_000
+
+// room asks the scheduler where the Pods of a plan would go, over the nodes and
+// Pods as they are now. It is filled with the first question.
+type room struct {
+	engine *Engine
+	nodes  []scheduler.Node
+	filled bool
+	looks  int
+	// gone are Pods that were taken off.
+	gone map[types.UID]bool
+	// last is the Pod that was asked about, and what it is with its defaults.
+	last, complete *corev1.Pod
+}
+
+var _ plan.Room = (*room)(nil)
+
+// room is nil until it is known what there is.
+func (e *Engine) room() plan.Room {
+	for _, v := range []interface{ Ready() <-chan struct{} }{e.Live.Nodes, e.Live.Pods, e.Live.ReplicaSets} {
+		select {
+		case <-v.Ready():
+		default:
+			return nil
+		}
+	}
+	return &room{engine: e, gone: map[types.UID]bool{}}
+}
+
+// takesRoom: the Pod is on a node and has not ended, as the scheduler counts it.
+func takesRoom(p *corev1.Pod) bool {
+	return p.Spec.NodeName != "" && p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed
+}
+
+func (r *room) fill() {
+	if r.filled {
+		return
+	}
+	r.filled = true
+	for _, n := range r.engine.Live.Nodes.All() {
+		r.nodes = append(r.nodes, scheduler.Node{Node: n, Used: scheduler.Requests{}, Owners: map[types.UID]int{}, HostPorts: map[string]int{}})
+	}
+	slices.SortFunc(r.nodes, func(a, b scheduler.Node) int { return cmp.Compare(a.Node.Name, b.Node.Name) })
+	for _, p := range r.engine.Live.Pods.All() {
+		if takesRoom(p) {
+			r.count(p, p.Spec.NodeName, 1)
+		}
+	}
+}
+
+// count adds a Pod to a node n times, or takes it off with -1.
+func (r *room) count(p *corev1.Pod, name string, n int) {
+	i, ok := slices.BinarySearchFunc(r.nodes, name, func(n scheduler.Node, name string) int { return cmp.Compare(n.Node.Name, name) })
+	if !ok {
+		return
+	}
+	node := &r.nodes[i]
+	for resource, amount := range scheduler.PodRequests(p) {
+		node.Used[resource] += amount * int64(n)
+	}
+	node.Owners[scheduler.Owner(p)] += n
+	for _, port := range scheduler.HostPorts(p) {
+		node.HostPorts[port] += n
+	}
+}
+
+// PodsOf implements plan.Room.
+func (r *room) PodsOf(live client.Object) []*corev1.Pod {
+	views := r.engine.Live
+	var out []*corev1.Pod
+	switch obj := live.(type) {
+	case *appsv1.Deployment:
+		for _, rs := range views.ReplicaSets.OwnedBy(obj.UID) {
+			out = append(out, views.Pods.OwnedBy(rs.UID)...)
+		}
+	case *appsv1.ReplicaSet:
+		out = views.Pods.OwnedBy(obj.UID)
+	case *batchv1.Job:
+		out = views.Pods.OwnedBy(obj.UID)
+	case *corev1.Pod:
+		if p, ok := views.Pods.Get(client.Key(obj)); ok {
+			out = []*corev1.Pod{p}
+		}
+	}
+	out = slices.DeleteFunc(slices.Clone(out), func(p *corev1.Pod) bool { return !takesRoom(p) || r.gone[p.UID] })
+	slices.SortFunc(out, func(a, b *corev1.Pod) int { return cmp.Compare(a.Name, b.Name) })
+	return out
+}
+
+// Remove implements plan.Room.
+func (r *room) Remove(p *corev1.Pod) {
+	r.fill()
+	if !r.gone[p.UID] {
+		r.gone[p.UID] = true
+		r.count(p, p.Spec.NodeName, -1)
+	}
+}
+
+// Place implements plan.Room.
+func (r *room) Place(p *corev1.Pod) (why string, known bool) {
+	r.fill()
+	if r.looks += len(r.nodes); r.looks > maxLooks {
+		return "", false
+	}
+	if r.last != p {
+		r.last, r.complete = p, p.DeepCopy()
+		r.engine.Resources.ValidateCreate(r.complete) // for the defaults: a mistake was found before
+	}
+	if p.Spec.NodeName != "" { // it is bound by hand, and nobody asks whether it fits
+		r.count(r.complete, p.Spec.NodeName, 1)
+		return "", true
+	}
+	d := scheduler.Place(r.complete, r.nodes)
+	if d.Node == "" {
+		return d.Message, true
+	}
+	r.count(r.complete, d.Node, 1)
+	return "", true
+}

@@ -1,0 +1,65 @@
+package sync_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"berth.dev/berth/engine/enginetest"
+)
+
+// sized is a Deployment of Pods that need memory.
+const sized = `apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: %d
+  strategy: %s
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers: [{name: web, image: %s, resources: {%s: {memory: 20Gi}}}]
+`
+
+// TestAPlanSaysWhichPodsFit: one node of 64Gi is there.
+func TestAPlanSaysWhichPodsFit(t *testing.T) {
+	f := start(t)
+	createSource(t, f)
+	rolling, recreate := "{rollingUpdate: {maxUnavailable: 0}}", "{type: Recreate}"
+	effects := func(body string) string {
+		t.Helper()
+		out, err := f.engine.Check(t.Context(), f.source(t), f.revision("next", body))
+		if err != nil || out.Failed() || len(out.Plan.Steps) != 1 {
+			t.Fatalf("%v %v\n%s", err, out.Diagnostics, out.Plan.Text())
+		}
+		return strings.Join(out.Plan.Steps[0].Effects, "; ")
+	}
+	const lacks = "0/1 nodes fit: 1 lacks memory (need 20Gi, free 4Gi)"
+	enginetest.Eventually(t, wait, func() string { // the namespace is made as the cluster begins
+		if _, ok := f.engine.Live.Namespaces.Get(types.NamespacedName{Name: "default"}); !ok {
+			return "there is no namespace yet"
+		}
+		return ""
+	})
+	if got, want := effects(fmt.Sprintf(sized, 5, rolling, "v1", "requests")), "starts 5 pods; 3 of 5 new pods fit: "+lacks; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	// A limit is a request where none is said.
+	if got, want := effects(fmt.Sprintf(sized, 5, rolling, "v1", "limits")), "starts 5 pods; 3 of 5 new pods fit: "+lacks; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	f.push(t, "c1", "", fmt.Sprintf(sized, 3, rolling, "v1", "requests"), ready())
+	for body, want := range map[string]string{
+		fmt.Sprintf(sized, 3, rolling, "v2", "requests"):  "restarts 3 pods, one more at a time (maxSurge 1, maxUnavailable 0); 0 of 3 new pods fit: " + lacks,
+		fmt.Sprintf(sized, 3, recreate, "v2", "requests"): "restarts 3 pods, all at once (Recreate)",
+		fmt.Sprintf(sized, 4, rolling, "v1", "requests"):  "1 pod more; 0 of 1 new pod fits: " + lacks,
+		fmt.Sprintf(sized, 2, rolling, "v1", "requests"):  "1 pod fewer",
+	} {
+		if got := effects(body); got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+	}
+}
