@@ -64,7 +64,8 @@ type SourceSpec struct {
 	LFS bool `json:"lfs,omitempty"`
 	// MaxSize is what the repository may take of the disk. Default 1Gi.
 	MaxSize *resource.Quantity `json:"maxSize,omitempty"`
-	// Decryption names the Secret with the keys of encrypted files.
+	// Decryption names the Secret with the keys of encrypted files. It is refused:
+	// this version does not decrypt.
 	Decryption *Decryption `json:"decryption,omitempty"`
 	// DependsOn are Sources that must be Ready before a commit of this one is
 	// applied.

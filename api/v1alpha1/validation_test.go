@@ -46,6 +46,7 @@ func TestValidate(t *testing.T) {
 		"submodules of our own":   {func(s *Source) { s.Spec.Submodules = true }, "spec.submodules: Forbidden: only of a remote"},
 		"large files of our own":  {func(s *Source) { s.Spec.LFS = true }, "spec.lfs: Forbidden: only of a remote"},
 		"large files of a remote": {func(s *Source) { s.Spec.URL, s.Spec.LFS, s.Spec.Submodules = "https://example.org/x", true, true }, ""},
+		"encrypted files":         {func(s *Source) { s.Spec.Decryption = &Decryption{SecretName: "x"} }, "spec.decryption"},
 		"waits for itself":        {func(s *Source) { s.Spec.DependsOn = []string{"shop"} }, "cannot wait for itself"},
 		"waits twice":             {func(s *Source) { s.Spec.DependsOn = []string{"a", "a"} }, "spec.dependsOn[1]"},
 		"window": {func(s *Source) {
