@@ -10,7 +10,7 @@ import (
 // Limits of what a rendered plan shows when it is not verbose; the rest is counted.
 const (
 	// maxLines of all entries; with the summary and the hooks it stays below 100.
-	maxLines  = 80
+	maxLines  = 75
 	maxFields = 20
 	maxHooks  = 8
 	// maxEffects that are not the same, of an entry.

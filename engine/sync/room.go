@@ -15,7 +15,7 @@ import (
 )
 
 // maxLooks bounds how often a node is looked at for one plan.
-const maxLooks = 200_000
+const maxLooks = 1_000_000
 
 // room asks the scheduler where the Pods of a plan would go, over the nodes and
 // Pods as they are now. It is filled with the first question.
