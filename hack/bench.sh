@@ -14,6 +14,9 @@ say "# Memory of the compiler over 1,000 commits"
 one -bench Memory -benchtime 1x ./cue
 say "# berth validate of examples/shop"
 one -bench ValidateShop -benchtime 5x ./examples
+say "# Plan and apply of 10,000 objects; a commit to each of 100 Sources; memory of the engine over commits"
+one -bench 'Apply10000|HundredSources' -benchtime 5x ./engine/sync
+one -bench Memory -benchtime 1x ./engine/sync
 say "# The store: writes with 32 writers, synced to disk"
 one -bench . -benchtime 2s ./engine/store
 say "# A write and a read of one of 4 clients: the store in a file, in etcd, in etcd of three members on this disk"

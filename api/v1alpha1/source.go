@@ -115,8 +115,9 @@ type Ref struct {
 
 // Credentials names the Secret that opens a remote.
 type Credentials struct {
-	// SecretName is a Secret with username and password, or token, for https;
-	// or ssh-privatekey and known_hosts for ssh. ca.crt holds the certificates,
+	// SecretName is a Secret with username and password, or token, or githubAppID,
+	// githubAppInstallationID and githubAppPrivateKey, for https; or
+	// ssh-privatekey and known_hosts for ssh. ca.crt holds the certificates,
 	// as PEM, that an https remote is trusted by besides the machine's.
 	SecretName string `json:"secretName"`
 	// SecretNamespace is where the Secret is. Default: spec.targetNamespace.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -27,11 +28,16 @@ const (
 	keyToken      = "token"
 	keyCA         = "ca.crt"
 	keyWebhook    = "secret"
+	// keyApp and those that begin with it are of a GitHub App.
+	keyApp             = "githubAppID"
+	keyAppInstallation = "githubAppInstallationID"
+	keyAppPrivateKey   = "githubAppPrivateKey"
+	keyAppBaseURL      = "githubAppBaseURL"
 )
 
 // remoteCredentials reads what opens the remote of a Source out of its Secret, anew
 // for each fetch: a changed Secret counts from the next one.
-func remoteCredentials(c client.Client) func(context.Context, *v1alpha1.Source) (git.Credentials, error) {
+func remoteCredentials(c client.Client, apps *forge.Apps) func(context.Context, *v1alpha1.Source) (git.Credentials, error) {
 	return func(ctx context.Context, src *v1alpha1.Source) (git.Credentials, error) {
 		ref := src.Spec.Credentials
 		key := types.NamespacedName{Namespace: cmp.Or(ref.SecretNamespace, src.Spec.TargetNamespace), Name: ref.SecretName}
@@ -49,15 +55,29 @@ func remoteCredentials(c client.Client) func(context.Context, *v1alpha1.Source) 
 		if token := s.Data[keyToken]; len(token) > 0 {
 			out.Username, out.Password = cmp.Or(out.Username, tokenUser), string(token)
 		}
+		if id := s.Data[keyApp]; len(id) > 0 {
+			app := forge.App{ID: text(id), Installation: text(s.Data[keyAppInstallation]), Key: s.Data[keyAppPrivateKey], BaseURL: text(s.Data[keyAppBaseURL])}
+			if app.Installation == "" || len(app.Key) == 0 {
+				return git.Credentials{}, fmt.Errorf("the Secret %s has %s and lacks %s or %s", key, keyApp, keyAppInstallation, keyAppPrivateKey)
+			}
+			token, err := apps.Token(ctx, app)
+			if err != nil {
+				return git.Credentials{}, err
+			}
+			out.Username, out.Password = tokenUser, token
+		}
 		if len(out.Key) > 0 {
 			out.Passphrase = s.Data[corev1.BasicAuthPasswordKey]
 		}
 		if out.Password == "" && len(out.Key) == 0 && len(out.CA) == 0 {
-			return git.Credentials{}, fmt.Errorf("the Secret %s has none of password, token, ssh-privatekey and ca.crt", key)
+			return git.Credentials{}, fmt.Errorf("the Secret %s has none of password, token, ssh-privatekey, githubAppID and ca.crt", key)
 		}
 		return out, nil
 	}
 }
+
+// text is a value that people write into a Secret with an editor.
+func text(value []byte) string { return strings.TrimSpace(string(value)) }
 
 // newHooks takes webhooks. A call becomes an annotation on its Source, so that
 // whichever server leads looks.

@@ -1,6 +1,12 @@
 package main
 
 import (
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -9,9 +15,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
 
 	"berth.dev/berth/api/v1alpha1"
 	"berth.dev/berth/engine/enginetest"
+	"berth.dev/berth/sources/forge"
 	"berth.dev/berth/sources/git"
 )
 
@@ -20,7 +28,19 @@ func TestRemoteCredentials(t *testing.T) {
 	if err := r.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "keys"}}); err != nil {
 		t.Fatal(err)
 	}
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusCreated)
+		_, _ = w.Write([]byte(`{"token":"of-the-app","expires_at":"2100-01-01T00:00:00Z"}`))
+	}))
+	t.Cleanup(api.Close)
+	private, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	appKey := string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(private)}))
 	for name, data := range map[string]map[string]string{
+		"app":   {"githubAppID": "7\n", "githubAppInstallationID": "42", "githubAppPrivateKey": appKey, "githubAppBaseURL": api.URL},
+		"half":  {"githubAppID": "7"},
 		"basic": {"username": "ann", "password": "p", "ca.crt": "c"},
 		"token": {"token": "t"},
 		"named": {"username": "oauth2", "token": "t"},
@@ -46,11 +66,13 @@ func TestRemoteCredentials(t *testing.T) {
 		{"", "token", git.Credentials{Username: "x-access-token", Password: "t"}, ""},
 		{"", "named", git.Credentials{Username: "oauth2", Password: "t"}, ""},
 		{"", "ssh", git.Credentials{Password: "sealed", Key: []byte("k"), Passphrase: []byte("sealed"), KnownHosts: []byte("h")}, ""},
-		{"", "empty", git.Credentials{}, "the Secret default/empty has none of password, token, ssh-privatekey and ca.crt"},
+		{"", "empty", git.Credentials{}, "the Secret default/empty has none of password, token, ssh-privatekey, githubAppID and ca.crt"},
+		{"", "app", git.Credentials{Username: "x-access-token", Password: "of-the-app"}, ""},
+		{"", "half", git.Credentials{}, "lacks githubAppInstallationID or githubAppPrivateKey"},
 		{"keys", "ssh", git.Credentials{}, "the Secret keys/ssh is not there; create it with username and password"},
 	} {
 		src := &v1alpha1.Source{Spec: v1alpha1.SourceSpec{TargetNamespace: "default", Credentials: &v1alpha1.Credentials{SecretName: c.name, SecretNamespace: c.namespace}}}
-		got, err := remoteCredentials(r)(t.Context(), src)
+		got, err := remoteCredentials(r, &forge.Apps{HTTP: api.Client(), Clock: clock.RealClock{}})(t.Context(), src)
 		if c.err != "" {
 			if err == nil || !strings.Contains(err.Error(), c.err) {
 				t.Errorf("%s/%s: %v", c.namespace, c.name, err)

@@ -139,7 +139,7 @@ func (s *server) assemble(ctx context.Context, nodeIP netip.Addr) (err error) {
 	gate := &pushGate{views: s.views, resources: s.res, shared: s.etcd != nil, log: s.log}
 	repositories := receive.New(receive.Options{Dir: filepath.Join(o.dataDir, "git"), Gate: gate, User: userName, Log: s.log})
 	fetcher := &revisions{remote: git.New(git.Options{
-		Dir: filepath.Join(o.dataDir, "clones"), Log: s.log, AllowLocal: o.allowLocal, AllowFile: o.allowFile, Credentials: remoteCredentials(s.res),
+		Dir: filepath.Join(o.dataDir, "clones"), Log: s.log, AllowLocal: o.allowLocal, AllowFile: o.allowFile, Credentials: remoteCredentials(s.res, &forge.Apps{HTTP: git.HTTPClient(o.allowLocal), Clock: clock.RealClock{}}),
 	})}
 	if s.etcd == nil {
 		fetcher.builtIn = repositories

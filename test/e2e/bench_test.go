@@ -230,3 +230,50 @@ func median(v []float64) float64 {
 	s := slices.Sorted(slices.Values(v))
 	return s[len(s)/2]
 }
+
+// BenchmarkPushOneOfThousand changes one file of a repository of 1,000 apps, and
+// measures from the end of the push to the new desired state in the store.
+func BenchmarkPushOneOfThousand(b *testing.B) {
+	m := boot(b)
+	r := m.empty("thousand")
+	app := func(i int, value string) {
+		name := fmt.Sprintf("app%04d", i)
+		if err := os.MkdirAll(filepath.Join(r.dir, name), 0o755); err != nil {
+			b.Fatal(err)
+		}
+		r.write(name+"/app.yaml", deployment(name, 0)+fmt.Sprintf(`---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: %s, namespace: default}
+data: {value: %q}
+`, name, value))
+	}
+	for i := range 1_000 {
+		app(i, "0")
+	}
+	r.push("All of them")
+	r.ready()
+	const rounds = 9
+	for b.Loop() {
+		var applied, pushes []float64
+		for i := range rounds {
+			app(i*100, fmt.Sprint(i+1))
+			began := time.Now()
+			r.push(fmt.Sprintf("App %d", i*100))
+			pushes = append(pushes, ms(time.Since(began)))
+			m.berth("status", r.name, "--watch")
+			t := m.source(r.name).Status.Timeline
+			for _, s := range t {
+				if s.Name == "applied" {
+					applied = append(applied, ms(s.Time.Sub(t[0].Time)))
+				}
+			}
+		}
+		if len(applied) != rounds {
+			b.Fatalf("%d of %d commits were applied", len(applied), rounds)
+		}
+		b.ReportMetric(median(applied), "ms/push-end-to-desired-p50")
+		b.ReportMetric(slices.Max(applied), "ms/push-end-to-desired-max")
+		b.ReportMetric(median(pushes), "ms/commit-and-push-p50")
+	}
+}
