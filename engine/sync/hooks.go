@@ -120,7 +120,6 @@ type hookState struct{ waits, failed string }
 // runHooks brings the hooks of a phase one step on. Those of one wave run at the
 // same time. spaces are Namespaces that the commit creates: a hook may be in one.
 func (r *runner) runHooks(ctx context.Context, commit, phase string, hooks []hook, spaces []*corev1.Namespace) (hookState, error) {
-	r.running = nil
 	hooks = of(hooks, phase)
 	if len(hooks) == 0 {
 		return hookState{}, nil
@@ -263,6 +262,7 @@ func (r *runner) endFormer(ctx context.Context, commit string) (waits string, er
 		if ended(job) == nil {
 			waits = fmt.Sprintf("hook Job %s/%s of the former commit is stopped", job.Namespace, job.Name)
 			r.running = append(r.running, client.Key(job))
+			r.noteStopped(job, commit)
 		}
 		if job.DeletionTimestamp == nil {
 			err := r.engine.Resources.Delete(ctx, job, client.DeleteOptions{UID: job.UID, Propagation: metav1.DeletePropagationForeground})
@@ -272,6 +272,18 @@ func (r *runner) endFormer(ctx context.Context, commit string) (waits string, er
 		}
 	}
 	return waits, nil
+}
+
+// noteStopped: a post hook that was stopped has run, and does not run again. A pre
+// hook may, when its commit becomes the newest once more: nothing else of that
+// was applied.
+func (r *runner) noteStopped(job *batchv1.Job, by string) {
+	for i := range r.status.Hooks {
+		h := &r.status.Hooks[i]
+		if h.Phase == v1alpha1.HookPost && h.Commit == job.Annotations[v1alpha1.AnnotationRevision] && h.Namespace == job.Namespace && hookJob(*h) == job.Name && !h.Succeeded && h.Failed == "" {
+			h.Failed = "it was stopped, for commit " + short(by) + " came"
+		}
+	}
 }
 
 // tidy deletes the Jobs that are to go when they have succeeded. That they have
@@ -291,7 +303,7 @@ func (r *runner) tidy(ctx context.Context) {
 		for _, h := range r.written.Hooks {
 			if h.Succeeded && h.Commit == job.Annotations[v1alpha1.AnnotationRevision] && h.Namespace == job.Namespace && hookJob(h) == job.Name {
 				// What cannot be deleted now is found again.
-				_ = r.engine.Resources.Delete(ctx, job, client.DeleteOptions{UID: job.UID, Propagation: metav1.DeletePropagationForeground})
+				_ = r.engine.Resources.Delete(ctx, job.DeepCopy(), client.DeleteOptions{UID: job.UID, Propagation: metav1.DeletePropagationForeground})
 			}
 		}
 	}
@@ -306,6 +318,7 @@ func (r *runner) before(ctx context.Context, src *v1alpha1.Source, t *target, ou
 	if t.back || t.rev.Commit == "" {
 		return true, nil
 	}
+	r.running = nil
 	var spaces []*corev1.Namespace
 	for _, s := range out.Plan.Steps {
 		if ns, ok := s.Desired.(*corev1.Namespace); ok && s.Action == plan.Create {

@@ -115,6 +115,15 @@ func (r *runner) look(ctx context.Context, src *v1alpha1.Source) {
 // run it is not, and when one fails it has failed.
 func (r *runner) after(ctx context.Context, src *v1alpha1.Source, p progress) progress {
 	commit := r.status.Applied.ID
+	if len(r.post) == 0 {
+		return p
+	}
+	// Those of a newer commit run: they would be stopped.
+	if len(r.running) > 0 {
+		p.health, p.object = health.Health{State: health.Progressing, Reason: "its post hooks wait for those of a newer commit"}, "commit "+short(commit)
+		return p
+	}
+	defer func() { r.running = nil }()
 	state, err := r.runHooks(ctx, commit, v1alpha1.HookPost, r.post, nil)
 	switch {
 	case err != nil:
