@@ -57,7 +57,13 @@ func (e *Engine) Check(ctx context.Context, src *v1alpha1.Source, rev revision.R
 	}
 	a := approvalOf(src, rev.Commit)
 	a.all = a.all || allowsPrune(rev.Message)
-	return e.plan(ctx, src, rev.Commit, set, a)
+	for attempts := applyAttempts; ; attempts-- {
+		out, err := e.plan(ctx, src, rev.Commit, set, a)
+		// A commit before may be being applied: it is planned anew after that.
+		if attempts == 1 || !changedMeanwhile(err) {
+			return out, err
+		}
+	}
 }
 
 // approval is what goes ahead of that which would wait.
