@@ -13,8 +13,8 @@ const (
 	AnnotationAdopted = "berth.dev/adopted"
 	// AnnotationPrune set to "disabled" keeps an object that its Source no longer holds.
 	AnnotationPrune = "berth.dev/prune"
-	// AnnotationHandOver names another Source: the object goes over to it, without
-	// being deleted, when that one holds it or this one no longer does.
+	// AnnotationHandOver names another Source: the object goes over to it when that
+	// one holds it, and is not deleted until then.
 	AnnotationHandOver = "berth.dev/hand-over"
 	// AnnotationReplace set to "allowed" lets a change of an immutable field
 	// delete and create the object.

@@ -29,8 +29,6 @@ const (
 	// Release: the object was there before its Source, so it stays and is no
 	// longer managed.
 	Release Action = "release"
-	// HandOver: the object goes over to another Source as it is.
-	HandOver Action = "hand over"
 	// Keep: the object is no longer wanted, but an annotation protects it.
 	Keep Action = "keep"
 	// Touch: only the place in the repository moved.
@@ -233,7 +231,7 @@ func remove(o Owned, prune bool) Step {
 	case a[v1alpha1.AnnotationPrune] == v1alpha1.PruneDisabled:
 		s.Action, s.Why = Keep, "annotation "+v1alpha1.AnnotationPrune+": "+v1alpha1.PruneDisabled
 	case a[v1alpha1.AnnotationHandOver] != "":
-		s.Action, s.Why = HandOver, "it goes over to Source "+a[v1alpha1.AnnotationHandOver]
+		s.Action, s.Why = Keep, "it waits for Source "+a[v1alpha1.AnnotationHandOver]+" to hold it, as its annotation "+v1alpha1.AnnotationHandOver+" says"
 	case a[v1alpha1.AnnotationAdopted] != "":
 		s.Action, s.Why = Release, "it was there before the Source"
 	case !prune:
@@ -259,7 +257,7 @@ func originOf(obj client.Object) manifest.Origin {
 // run with them, and deletions last, Namespaces last of all.
 func order(s Step) int {
 	switch s.Action {
-	case Delete, Release, HandOver, Keep:
+	case Delete, Release, Keep:
 		if s.Key.Kind == "Namespace" {
 			return 4
 		}

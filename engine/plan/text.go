@@ -13,7 +13,7 @@ func (p Plan) Summary() string {
 	for _, a := range []struct {
 		action Action
 		words  string
-	}{{Create, "to create"}, {Change, "to change"}, {Replace, "to replace"}, {Delete, "to delete"}, {Release, "to release"}, {HandOver, "to hand over"}, {Keep, "kept"}} {
+	}{{Create, "to create"}, {Change, "to change"}, {Replace, "to replace"}, {Delete, "to delete"}, {Release, "to release"}, {Keep, "kept"}} {
 		if n := p.Count(a.action); n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, a.words))
 		}
@@ -40,7 +40,7 @@ func symbol(a Action) string {
 		return "±"
 	case Delete:
 		return "-"
-	case Release, HandOver:
+	case Release:
 		return "○"
 	}
 	return "="

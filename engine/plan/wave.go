@@ -56,7 +56,7 @@ func (s Step) writes() bool {
 
 // removes: the object goes out of the Source's hands.
 func (s Step) removes() bool {
-	return s.Action == Delete || s.Action == Release || s.Action == HandOver || s.Action == Keep
+	return s.Action == Delete || s.Action == Release || s.Action == Keep
 }
 
 // compareWaves puts removals last; they have no wave.

@@ -109,6 +109,9 @@ func (e *Engine) plan(ctx context.Context, src *v1alpha1.Source, commit string, 
 	if err != nil {
 		return Outcome{}, err
 	}
+	// What is outside of its limits is not the Source's to delete: one of the same
+	// name that is gone may have left it behind.
+	owned = slices.DeleteFunc(owned, func(o plan.Owned) bool { return !within(p.limits, o.Key) })
 	for _, d := range p.wanted {
 		out.Objects[d.Key.Kind]++
 	}
@@ -293,25 +296,12 @@ func stageStep(ctx context.Context, tx *resources.Tx, s *plan.Step) error {
 		released := s.Live.DeepCopyObject().(client.Object)
 		release(released)
 		return tx.Update(ctx, released)
-	case plan.HandOver:
-		given := s.Live.DeepCopyObject().(client.Object)
-		handOver(given)
-		return tx.Update(ctx, given)
 	case plan.Delete:
 		return tx.Delete(ctx, s.Live.DeepCopyObject().(client.Object), client.DeleteOptions{
 			UID: s.Live.GetUID(), ResourceVersion: s.Live.GetResourceVersion(),
 		})
 	}
 	return nil
-}
-
-// handOver makes another Source the owner of an object, as its annotation says.
-func handOver(obj client.Object) {
-	l, a := copied(obj.GetLabels()), copied(obj.GetAnnotations())
-	l[v1alpha1.LabelSource] = a[v1alpha1.AnnotationHandOver]
-	delete(a, v1alpha1.AnnotationHandOver)
-	obj.SetLabels(l)
-	obj.SetAnnotations(a)
 }
 
 // release takes off what says that a Source owns the object.

@@ -6,8 +6,11 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"berth.dev/berth/api/client"
 	"berth.dev/berth/api/v1alpha1"
 	"berth.dev/berth/engine/enginetest"
 )
@@ -86,5 +89,60 @@ func TestALimitedSourceDoesNotTakeASourceOver(t *testing.T) {
 	out, err := f.engine.Check(t.Context(), f.source(t), f.revision("c2", configMap("a", "1")+"---\n"+fmt.Sprintf(childSource, "admin", "")))
 	if err != nil || !out.Failed() || !strings.Contains(out.Diagnostics[0].String(), "was not made by Source shop") {
 		t.Errorf("%v %v", err, out.Diagnostics)
+	}
+}
+
+// TestAChildWithoutItsParentIsHeldBack: with the parent its limits are gone.
+func TestAChildWithoutItsParentIsHeldBack(t *testing.T) {
+	f := start(t)
+	f.remote.other("team", "t1", configMap("a", "1"))
+	f.addSource(t, "shop", v1alpha1.SourceSpec{Namespaces: []string{"default"}})
+	f.push(t, "c1", "", fmt.Sprintf(childSource, "team", ""), ready())
+	f.awaitSource(t, "team", func(s *v1alpha1.Source) string {
+		if s.Status.Healthy == nil {
+			return "not healthy"
+		}
+		return ""
+	})
+	if err := f.Delete(t.Context(), f.source(t), client.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	f.remote.other("team", "t2", strings.Replace(configMap("a", "1"), "metadata: {name", "metadata: {namespace: kube-system, name", 1))
+	f.engine.Pushed("team", time.Now())
+	f.awaitSource(t, "team", func(s *v1alpha1.Source) string {
+		if len(s.Status.Diagnostics) == 0 || !strings.Contains(s.Status.Diagnostics[0].Message, "comes out of Source shop, which is gone") {
+			return fmt.Sprint(s.Status.Observed, s.Status.Diagnostics)
+		}
+		return ""
+	})
+	if got := f.configMaps(t); got != "a=1" {
+		t.Errorf("what runs was touched: %s", got)
+	}
+}
+
+// TestALimitedSourceDeletesNothingOutside, though one of its name has left it
+// behind.
+func TestALimitedSourceDeletesNothingOutside(t *testing.T) {
+	f := start(t)
+	namespace := "apiVersion: v1\nkind: Namespace\nmetadata: {name: other}\n"
+	outside := strings.Replace(configMap("left", "1"), "metadata: {name", "metadata: {namespace: other, name", 1)
+	f.addSource(t, "shop", v1alpha1.SourceSpec{})
+	f.push(t, "c1", "", namespace+"---\n"+outside+"---\n"+configMap("a", "1")+"---\n"+configMap("b", "1"), ready())
+	if err := f.Delete(t.Context(), f.source(t), client.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	enginetest.Eventually(t, wait, func() string {
+		err := f.Create(t.Context(), &v1alpha1.Source{ObjectMeta: metav1.ObjectMeta{Name: "shop"}, Spec: v1alpha1.SourceSpec{Namespaces: []string{"default"}}})
+		if err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+	f.push(t, "c2", "", configMap("a", "1"), ready())
+	if got := f.configMaps(t); got != "a=1" {
+		t.Errorf("inside: %s", got)
+	}
+	if err := f.Get(t.Context(), types.NamespacedName{Namespace: "other", Name: "left"}, &corev1.ConfigMap{}); err != nil {
+		t.Errorf("outside: %v", err)
 	}
 }

@@ -38,6 +38,30 @@ func (e *Engine) limits(src *v1alpha1.Source) []*v1alpha1.Source {
 	return out
 }
 
+// orphaned is the Source that one has come out of, if that is gone: its limits
+// are not known any more.
+func (e *Engine) orphaned(limits []*v1alpha1.Source) string {
+	parent, ok := resources.Managed(limits[len(limits)-1])
+	if ok && !e.exists(parent) {
+		return parent
+	}
+	return ""
+}
+
+// within: all Sources on the way may touch an object.
+func within(limits []*v1alpha1.Source, key plan.Key) bool {
+	for _, s := range limits {
+		ns := key.Namespace
+		if key.Kind == "Namespace" {
+			ns = key.Name
+		}
+		if key.Kind != "Source" && !matches(s.Spec.Namespaces, ns) {
+			return false
+		}
+	}
+	return true
+}
+
 // limited: some Source on the way is limited to some Namespaces.
 func limited(limits []*v1alpha1.Source) *v1alpha1.Source {
 	for _, s := range limits {

@@ -53,6 +53,13 @@ func (e *Engine) preparation(src *v1alpha1.Source, commit string) *preparation {
 
 func (e *Engine) prepare(ctx context.Context, src *v1alpha1.Source, commit string, set manifest.Set) (*preparation, error) {
 	p := e.preparation(src, commit)
+	if parent := e.orphaned(p.limits); parent != "" {
+		p.diagnostics = append(p.diagnostics, v1alpha1.Diagnostic{
+			Severity: v1alpha1.SeverityError, Object: "Source/" + src.Name,
+			Message: fmt.Sprintf("comes out of Source %s, which is gone, so it is not known what it may touch; delete this Source, or take the label %s off it: then its own limits hold alone", parent, v1alpha1.LabelSource),
+		})
+		return p, nil
+	}
 	for _, m := range set.Manifests {
 		if m.Object.GetKind() == "Namespace" {
 			p.namespaces[m.Object.GetName()] = true
