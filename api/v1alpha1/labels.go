@@ -28,6 +28,10 @@ const (
 	// AnnotationHookCleanup says when the Job of a hook is deleted: "next", the
 	// default, when the next commit's hooks run; "succeeded", as soon as it has.
 	AnnotationHookCleanup = "berth.dev/hook-cleanup"
+	// AnnotationScheduleChanged on a CronJob is when its schedule or time zone was
+	// last changed, in RFC 3339: slots before that are not made up for. The server
+	// writes it.
+	AnnotationScheduleChanged = "berth.dev/schedule-changed"
 	// AnnotationRole on a ServiceAccount is what its Pods may do in the API:
 	// "viewer" or "admin".
 	AnnotationRole = "berth.dev/role"

@@ -150,6 +150,7 @@ func (t *Tx) Update(ctx context.Context, obj client.Object) error {
 	}
 	carryOver(row, obj, old)
 	t.r.upstream.Default(obj)
+	t.r.noteSchedule(obj, old)
 	if row.spec != nil && !equality.Semantic.DeepEqual(row.spec(obj), row.spec(old)) {
 		obj.SetGeneration(old.GetGeneration() + 1)
 	}
