@@ -51,7 +51,7 @@ func New(o Options) *Controllers {
 	scheduling := newScheduling(c)
 	namespaces := newNamespaces(c)
 	loops := []func(context.Context) error{
-		deployments.Run, replicaSets.Run, newJobs(c).Run, newCronJobs(c).Run, newStatefulSets(c).Run, newDaemonSets(c).Run, endpoints.Run, scheduling.Run, namespaces.Run,
+		deployments.Run, replicaSets.Run, newJobs(c).Run, newCronJobs(c).Run, newStatefulSets(c).Run, newClaims(c).Run, newVolumes(c).Run, newDaemonSets(c).Run, endpoints.Run, scheduling.Run, namespaces.Run,
 		newDisruption(c).Run, newCollector(c).Run, newEventExpiry(c).Run, newAccounts(c).Run,
 	}
 	if len(o.CA) > 0 {

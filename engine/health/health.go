@@ -222,6 +222,20 @@ func CronJob(c *batchv1.CronJob) Health {
 	return Health{State: Healthy}
 }
 
+// Claim is healthy when it is bound, or waits for its first Pod as its class
+// has it; no Pod may be meant to mount it yet.
+func Claim(c *corev1.PersistentVolumeClaim, waitsForPod bool) Health {
+	switch {
+	case c.Status.Phase == corev1.ClaimBound:
+		return Health{State: Healthy}
+	case c.Status.Phase == corev1.ClaimLost:
+		return Health{Degraded, fmt.Sprintf("its volume %s is not there any more", c.Spec.VolumeName)}
+	case waitsForPod:
+		return Health{Healthy, "waits for its first pod"}
+	}
+	return Health{Progressing, "waits for a volume"}
+}
+
 // Job is healthy once it runs and until it fails, as kstatus has it (cli-utils,
 // pkg/kstatus/status, jobConditions): a Job may run for hours, and what waits for
 // its end waits for the condition Complete. A suspended one is as it should be.

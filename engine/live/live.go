@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -36,6 +37,7 @@ type Cluster struct {
 	Revisions      *View[*appsv1.ControllerRevision]
 	Claims         *View[*corev1.PersistentVolumeClaim]
 	Volumes        *View[*corev1.PersistentVolume]
+	Classes        *View[*storagev1.StorageClass]
 	Jobs           *View[*batchv1.Job]
 	CronJobs       *View[*batchv1.CronJob]
 	Budgets        *View[*policyv1.PodDisruptionBudget]
@@ -57,6 +59,7 @@ func New() *Cluster {
 		Revisions:      newView[*appsv1.ControllerRevision](),
 		Claims:         newView[*corev1.PersistentVolumeClaim](),
 		Volumes:        newView[*corev1.PersistentVolume](),
+		Classes:        newView[*storagev1.StorageClass](),
 		Jobs:           newView[*batchv1.Job](),
 		CronJobs:       newView[*batchv1.CronJob](),
 		Budgets:        newView[*policyv1.PodDisruptionBudget](),
@@ -82,6 +85,7 @@ func (c *Cluster) Run(ctx context.Context, from client.Client) error {
 	follow(&appsv1.ControllerRevisionList{}, c.Revisions)
 	follow(&corev1.PersistentVolumeClaimList{}, c.Claims)
 	follow(&corev1.PersistentVolumeList{}, c.Volumes)
+	follow(&storagev1.StorageClassList{}, c.Classes)
 	follow(&batchv1.JobList{}, c.Jobs)
 	follow(&batchv1.CronJobList{}, c.CronJobs)
 	follow(&policyv1.PodDisruptionBudgetList{}, c.Budgets)

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 
 	"berth.dev/berth/api/client"
+	"berth.dev/berth/api/v1alpha1"
 	"berth.dev/berth/engine/strategy"
 )
 
@@ -74,6 +75,8 @@ func ended(obj client.Object) []string {
 		}
 	case *appsv1.DaemonSet:
 		return []string{"ends its pod on each node"}
+	case *corev1.PersistentVolumeClaim:
+		return []string{fmt.Sprintf("its data is deleted when the last pod that mounts it has ended, unless the volume is retained; to keep the claim: annotation %s: %s", v1alpha1.AnnotationPrune, v1alpha1.PruneDisabled)}
 	}
 	return nil
 }

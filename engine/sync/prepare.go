@@ -261,6 +261,7 @@ func (p *preparation) label(m manifest.Manifest, obj, live client.Object) {
 		obj.SetOwnerReferences(live.GetOwnerReferences())
 		obj.SetManagedFields(live.GetManagedFields())
 		keepBinding(obj, live)
+		resources.KeepBound(obj, live)
 	}
 	if resources.Standing(obj) { // Berth's own: it is given back, whoever made it first
 		a[v1alpha1.AnnotationAdopted] = "true"

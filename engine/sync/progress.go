@@ -10,8 +10,11 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 
 	"berth.dev/berth/api/client"
 	"berth.dev/berth/api/v1alpha1"
@@ -26,6 +29,7 @@ func (e *Engine) followHealth() {
 	e.Live.ReplicaSets.OnChange(func(old, now *appsv1.ReplicaSet) { e.touched(e.root(cmp.Or(now, old))) })
 	e.Live.StatefulSets.OnChange(func(old, now *appsv1.StatefulSet) { e.touched(cmp.Or(now, old)) })
 	e.Live.DaemonSets.OnChange(func(old, now *appsv1.DaemonSet) { e.touched(cmp.Or(now, old)) })
+	e.Live.Claims.OnChange(func(old, now *corev1.PersistentVolumeClaim) { e.touched(cmp.Or(now, old)) })
 	e.Live.Jobs.OnChange(func(old, now *batchv1.Job) { e.touched(cmp.Or(now, old)) })
 	e.Live.Pods.OnChange(func(old, now *corev1.Pod) { e.touched(e.root(cmp.Or(now, old))) })
 }
@@ -300,6 +304,11 @@ func (e *Engine) assess(source string, expected map[plan.Key]int64, only func(cl
 		pods := e.Live.Pods.OwnedBy(d.UID)
 		note(health.DaemonSet(d, pods), key.String())
 		out.count(pods, int(d.Status.DesiredNumberScheduled))
+	}
+	for _, c := range ofSource(e.Live.Claims.All(), source, only) {
+		class, ok := e.Live.Classes.Get(types.NamespacedName{Name: ptr.Deref(c.Spec.StorageClassName, "")})
+		waits := ok && (class.Provisioner == v1alpha1.LocalProvisioner || ptr.Deref(class.VolumeBindingMode, "") == storagev1.VolumeBindingWaitForFirstConsumer)
+		note(health.Claim(c, waits), plan.KeyOf(corev1.SchemeGroupVersion.WithKind("PersistentVolumeClaim"), c).String())
 	}
 	for _, j := range ofSource(e.Live.Jobs.All(), source, func(o client.Object) bool { return hookOf(o) == "" && only(o) }) {
 		key := plan.KeyOf(batchv1.SchemeGroupVersion.WithKind("Job"), j)
