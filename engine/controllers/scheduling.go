@@ -17,9 +17,9 @@ import (
 const (
 	// binders is how many Pods are bound at a time.
 	binders = 16
-	// wakeEvery is when all that wait are tried again though nothing has changed
-	// that is known to help.
-	wakeEvery = 5 * time.Minute
+	// wakeEvery is when one of each kind that waits is tried again though nothing
+	// has changed that is known to help: what it is told is up to date then.
+	wakeEvery = time.Minute
 )
 
 // scheduling gives each Pod a node. What the scheduler knows is kept up to date

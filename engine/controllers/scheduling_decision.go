@@ -67,17 +67,13 @@ func (s *scheduling) makeRoom(pod scheduler.Pod, d scheduler.Decision) {
 	}
 	s.queue.Nominate(pod.UID)
 	message := fmt.Sprintf("%s; room is being made on %s", d.Message, p.Node)
-	if n := len(p.Victims); n > 0 {
-		message += fmt.Sprintf(", where %s of lower priority end", plural(n, "pod"))
+	switch n := len(p.Victims); {
+	case n == 1:
+		message += ", where 1 pod of lower priority ends"
+	case n > 1:
+		message += fmt.Sprintf(", where %d pods of lower priority end", n)
 	}
 	s.tell(pod.Pod, refusal{message: message, nominated: p.Node, victims: p.Victims})
-}
-
-func plural(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // budgets are the PodDisruptionBudgets as they stand.

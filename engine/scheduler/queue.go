@@ -218,7 +218,7 @@ func (c *Cluster) helps(cr *crowd, touched []*node) bool {
 	if k.blocked != "" {
 		return false
 	}
-	if cr.refusal.Reasons&apart != 0 && k.changed(cr.since) {
+	if cr.refusal.Reasons&apart != 0 && k.changed(cr.since) || cr.refusal.Reasons&NoNodes != 0 && c.Nodes() > 0 {
 		return true
 	}
 	preempts := !k.never && c.anyBelow(k.priority)
