@@ -4,7 +4,6 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
-	schedulingv1 "k8s.io/api/scheduling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -17,12 +16,9 @@ func otherEntries() []Entry {
 		ignore[corev1.Secret]("type", "it opens no registry; use type "+string(corev1.SecretTypeDockerConfigJson)).of(string(corev1.SecretTypeDockercfg)),
 		refuse[batchv1.JobSpec]("scheduling", "Pods are scheduled one by one, not as a group"),
 		ignore[corev1.Taint]("effect", "new Pods are kept away, but "+notEvict+"; use kubectl drain").of(string(corev1.TaintEffectNoExecute)),
-		ignore[corev1.Taint]("effect", "the node is as good as any other; use NoSchedule").of(string(corev1.TaintEffectPreferNoSchedule)),
 		ignore[corev1.NodeSpec]("configSource", "an agent is configured where it is started"),
 		ignore[corev1.NodeSpec]("externalID", "nothing reads it"),
-		ignore[corev1.NodeSpec]("podPreemptionPolicy", "no Pod is preempted"),
-		ignore[schedulingv1.PriorityClass]("value", noOrder),
-		ignore[schedulingv1.PriorityClass]("preemptionPolicy", "no Pod is preempted").of(string(corev1.PreemptLowerPriority)),
+		ignore[corev1.NodeSpec]("podPreemptionPolicy", "a Pod is not resized in place, and none is preempted for it"),
 		ignore[coordinationv1.LeaseSpec]("strategy", noElection),
 		ignore[coordinationv1.LeaseSpec]("preferredHolder", noElection),
 	}

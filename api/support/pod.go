@@ -6,32 +6,14 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-const (
-	preferred = "preferredDuringSchedulingIgnoredDuringExecution"
-	required  = "requiredDuringSchedulingIgnoredDuringExecution"
-
-	spread   = "Pods of one controller are spread over the nodes as far as there is room, and nothing more is promised"
-	notNear  = "a Pod is not placed by where other Pods run; use nodeSelector or node affinity"
-	notEvict = "Pods that run are not evicted because of a taint"
-	noOrder  = "it is noted, but Pods are scheduled as they come and none is preempted"
-)
+const notEvict = "Pods that run are not evicted because of a taint"
 
 // podEntries are fields of a Pod that are not a container's or a volume's.
 func podEntries() []Entry {
 	hostNetwork := func(p corev1.PodSpec) bool { return p.HostNetwork }
 	return []Entry{
 		refuse[corev1.PodSpec]("shareProcessNamespace", "a container sees its own processes only; run them in one container"),
-		ignore[corev1.PodSpec]("affinity.nodeAffinity."+preferred, "no node is preferred to another; use "+required+" where it matters"),
-		refuse[corev1.PodSpec]("affinity.podAffinity."+required, notNear),
-		ignore[corev1.PodSpec]("affinity.podAffinity."+preferred, notNear),
-		refuse[corev1.PodSpec]("affinity.podAntiAffinity."+required, spread),
-		ignore[corev1.PodSpec]("affinity.podAntiAffinity."+preferred, spread),
-		spreadEntry(Refused, corev1.DoNotSchedule),
-		spreadEntry(Ignored, corev1.ScheduleAnyway),
 		ignore[corev1.PodSpec]("schedulerName", "Berth's own scheduler places the Pod").other(corev1.DefaultSchedulerName),
-		ignore[corev1.PodSpec]("priorityClassName", noOrder),
-		where(ignore[corev1.PodSpec]("preemptionPolicy", "no Pod is preempted").of(string(corev1.PreemptLowerPriority)),
-			"PreemptLowerPriority with a priority above 0", func(p corev1.PodSpec) bool { return p.Priority != nil && *p.Priority > 0 }),
 		refuse[corev1.PodSpec]("schedulingGroup", "Pods are scheduled one by one, not as a group"),
 		refuse[corev1.PodSpec]("evictionResponders", "an eviction is carried out at once, and nobody is asked"),
 		refuse[corev1.PodSpec]("runtimeClassName", "containers are run by runc alone"),
@@ -48,12 +30,6 @@ func podEntries() []Entry {
 		ignore[corev1.Toleration]("tolerationSeconds", notEvict),
 		refuse[corev1.Toleration]("operator", "values of taints are not compared as numbers; use Equal or Exists").of("Lt", "Gt"),
 	}
-}
-
-// spreadEntry is about the constraints that end in one action.
-func spreadEntry(state State, action corev1.UnsatisfiableConstraintAction) Entry {
-	e := entry[corev1.PodSpec](state, "topologySpreadConstraints[]", spread)
-	return only(e, "whenUnsatisfiable: "+string(action), func(c corev1.TopologySpreadConstraint) bool { return c.WhenUnsatisfiable == action }).all()
 }
 
 // containerEntries are fields of containers; those of ephemeral ones are the same.

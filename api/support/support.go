@@ -35,14 +35,12 @@ type Entry struct {
 	// Message says what happens instead, or what to do.
 	Message string
 
-	// covers: no value of the field is carried out, this entry and its siblings taken together.
-	covers bool
-	way    []string
-	when   func(part, value reflect.Value) bool
+	way  []string
+	when func(part, value reflect.Value) bool
 }
 
 // Covers reports whether no value of the field is carried out at all.
-func (e Entry) Covers() bool { return e.covers || e.Values == "" }
+func (e Entry) Covers() bool { return e.Values == "" }
 
 // Name is the entry's field with its part, such as PodSpec.hostUsers.
 func (e Entry) Name() string { return e.Part.Name() + "." + e.Field }
@@ -181,12 +179,6 @@ func where[P any](e Entry, words string, holds func(part P) bool) Entry {
 func only[V any](e Entry, words string, holds func(V) bool) Entry {
 	e.Values = words
 	e.when = func(_, v reflect.Value) bool { return v.IsValid() && holds(v.Interface().(V)) }
-	return e
-}
-
-// all says that this entry and its siblings leave no value of the field.
-func (e Entry) all() Entry {
-	e.covers = true
 	return e
 }
 

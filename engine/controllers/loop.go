@@ -29,6 +29,8 @@ type loop struct {
 	queue     workqueue.TypedRateLimitingInterface[types.NamespacedName]
 	reconcile func(context.Context, types.NamespacedName) error
 	log       *slog.Logger
+	// workers is how many keys are reconciled at a time.
+	workers int
 }
 
 func newLoop(c *cluster, name string, reconcile func(context.Context, types.NamespacedName) error) *loop {
@@ -38,6 +40,7 @@ func newLoop(c *cluster, name string, reconcile func(context.Context, types.Name
 		queue:     workqueue.NewTypedRateLimitingQueueWithConfig(limiter, workqueue.TypedRateLimitingQueueConfig[types.NamespacedName]{Clock: c.clock}),
 		reconcile: reconcile,
 		log:       c.log,
+		workers:   workers,
 	}
 }
 
@@ -55,7 +58,7 @@ func (l *loop) run(ctx context.Context, views ...interface{ Ready() <-chan struc
 		l.queue.ShutDown()
 		return nil
 	})
-	for range workers {
+	for range l.workers {
 		g.Go(func() error {
 			for l.next(ctx) {
 			}

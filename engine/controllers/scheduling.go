@@ -3,220 +3,180 @@ package controllers
 import (
 	"context"
 	"sync"
+	"time"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"berth.dev/berth/api/client"
+	"berth.dev/berth/engine/live"
 	"berth.dev/berth/engine/scheduler"
 )
 
-// scheduling gives each Pod a node. What it knows of the nodes is kept up to
-// date by every event, so that a decision costs no scan of all Pods.
+const (
+	// binders is how many Pods are bound at a time.
+	binders = 16
+	// wakeEvery is when one of each kind that waits is tried again though nothing
+	// has changed that is known to help: what it is told is up to date then.
+	wakeEvery = time.Minute
+)
+
+// scheduling gives each Pod a node. What the scheduler knows is kept up to date
+// by every event. One goroutine decides, by priority and age, and counts a Pod
+// on its node at once, so that the next decision sees it; others write down what
+// was decided.
 type scheduling struct {
 	*cluster
-	loop *loop
+	binds    *loop
+	refusals *loop
+	// claims are what the scheduler must know of a Pod's volumes; nil while no
+	// volume is bound to nodes.
+	claims func(*corev1.Pod) (volumes []scheduler.Volume, blocked string)
+	// kick wakes the goroutine that decides.
+	kick chan struct{}
 
-	mu     sync.Mutex
-	placed map[types.NamespacedName]placement
-	onNode map[string]*nodeUse
-	// waiting are the Pods that fitted nowhere.
-	waiting map[types.NamespacedName]bool
+	mu    sync.Mutex
+	known *scheduler.Cluster
+	queue *scheduler.Queue
+	// assumed are the Pods whose binding the view does not show yet.
+	assumed map[types.NamespacedName]assumption
+	// refused is what is to be written on Pods that wait.
+	refused map[types.NamespacedName]refusal
 }
 
-// placement is what a Pod takes from its node.
-type placement struct {
-	uid   types.UID
-	node  string
-	need  scheduler.Requests
-	owner types.UID
-	ports []string
-}
-
-// nodeUse is the sum of the placements on a node.
-type nodeUse struct {
-	used   scheduler.Requests
-	owners map[types.UID]int
-	// ports counts the Pods on each host port: a Pod may be bound beside another by hand.
-	ports map[string]int
+// assumption is a decision that is being written.
+type assumption struct {
+	uid  types.UID
+	node string
 }
 
 func newScheduling(c *cluster) *scheduling {
 	s := &scheduling{
-		cluster: c,
-		placed:  map[types.NamespacedName]placement{}, onNode: map[string]*nodeUse{}, waiting: map[types.NamespacedName]bool{},
+		cluster: c, kick: make(chan struct{}, 1), known: scheduler.New(),
+		assumed: map[types.NamespacedName]assumption{}, refused: map[types.NamespacedName]refusal{},
 	}
-	s.loop = newLoop(c, "scheduler", s.reconcile)
-	c.Pods.OnChange(s.podChanged)
+	s.queue = scheduler.NewQueue(s.known)
+	s.binds = newLoop(c, "bind", s.bind)
+	s.binds.workers = binders
+	s.refusals = newLoop(c, "scheduler", s.refuse)
+	c.Pods.OnChange(func(old, now *corev1.Pod) { s.change(func() { s.podChanged(old, now) }) })
 	c.Nodes.OnChange(func(old, now *corev1.Node) {
-		if now != nil && (old == nil || !equality.Semantic.DeepEqual(nodeView(old), nodeView(now))) {
-			s.retryWaiting()
-		}
+		s.change(func() {
+			if now == nil {
+				s.known.RemoveNode(old.Name)
+			} else {
+				s.known.SetNode(now)
+			}
+		})
+	})
+	c.Namespaces.OnChange(func(old, now *corev1.Namespace) {
+		s.change(func() {
+			if now == nil {
+				s.known.RemoveNamespace(old.Name)
+			} else {
+				s.known.SetNamespace(now.Name, now.Labels)
+			}
+		})
 	})
 	return s
 }
 
-// nodeView is what of a node can make a difference to a waiting Pod.
-func nodeView(n *corev1.Node) any {
-	ready := corev1.ConditionUnknown
-	for _, c := range n.Status.Conditions {
-		if c.Type == corev1.NodeReady {
-			ready = c.Status
+// Run works until the context ends.
+func (s *scheduling) Run(ctx context.Context) error {
+	views := []interface{ Ready() <-chan struct{} }{s.Nodes, s.Namespaces, s.Pods, s.Budgets}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.binds.run(ctx, views...) })
+	g.Go(func() error { return s.refusals.run(ctx, views...) })
+	g.Go(func() error {
+		if live.Synced(ctx, views...) {
+			s.work(ctx)
 		}
-	}
-	return []any{n.Labels, n.Spec, n.Status.Allocatable, ready}
+		return nil
+	})
+	return g.Wait()
 }
 
-// Run works until the context ends.
-func (s *scheduling) Run(ctx context.Context) error { return s.loop.run(ctx, s.Nodes, s.Pods) }
+// work decides until the context ends.
+func (s *scheduling) work(ctx context.Context) {
+	again := s.clock.NewTicker(wakeEvery)
+	defer again.Stop()
+	for {
+		for ctx.Err() == nil && s.decide() {
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.kick:
+		case <-again.C():
+			s.change(s.queue.WakeAll)
+		}
+	}
+}
+
+// change changes what is known, and lets the consequences be decided.
+func (s *scheduling) change(f func()) {
+	s.mu.Lock()
+	f()
+	s.mu.Unlock()
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
+}
 
 func (s *scheduling) podChanged(old, now *corev1.Pod) {
-	if now != nil && now.Spec.NodeName != "" && !podFinished(now) {
-		s.place(now, now.Spec.NodeName)
+	if old != nil && (now == nil || now.UID != old.UID) {
+		s.forget(old)
+	}
+	if now == nil {
 		return
 	}
-	pod := now
-	if pod == nil {
-		pod = old
-	}
-	if s.remove(pod) {
-		s.retryWaiting()
-	}
-	if now != nil && now.Spec.NodeName == "" && podActive(now) {
-		s.loop.add(now)
+	key := client.Key(now)
+	switch {
+	case podFinished(now):
+		s.forget(now)
+	case now.Spec.NodeName != "":
+		s.place(now, now.Spec.NodeName)
+		delete(s.assumed, key)
+		delete(s.refused, key)
+	case now.DeletionTimestamp != nil:
+		s.forget(now)
+	case len(now.Spec.SchedulingGates) > 0:
+		s.queue.Remove(now.UID)
+	case s.assumed[key].uid == now.UID: // this view is older than the decision
+	default:
+		if nominated := now.Status.NominatedNodeName; old == nil && nominated != "" {
+			s.known.Reserve(s.input(now), nominated) // as the engine said before it was started anew
+		}
+		s.queue.Add(s.input(now))
 	}
 }
 
-// place counts a Pod on a node; again for the same Pod changes nothing.
+// input is a Pod as the scheduler wants to have it.
+func (s *scheduling) input(pod *corev1.Pod) scheduler.Pod {
+	in := scheduler.Pod{Pod: pod}
+	if s.claims != nil {
+		in.Volumes, in.Blocked = s.claims(pod)
+	}
+	return in
+}
+
+// place counts a Pod on a node; it waits no longer.
 func (s *scheduling) place(pod *corev1.Pod, node string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.placeLocked(pod, node)
+	s.known.Add(s.input(pod), node)
+	s.known.Unreserve(pod.UID)
+	s.queue.Remove(pod.UID)
 }
 
-func (s *scheduling) placeLocked(pod *corev1.Pod, node string) {
+// forget: the Pod neither runs nor waits any more.
+func (s *scheduling) forget(pod *corev1.Pod) {
+	s.known.Remove(pod.UID)
+	s.known.Unreserve(pod.UID)
+	s.queue.Remove(pod.UID)
 	key := client.Key(pod)
-	delete(s.waiting, key)
-	if p, ok := s.placed[key]; ok {
-		if p.uid == pod.UID && p.node == node {
-			return
-		}
-		s.removeLocked(key)
+	if s.assumed[key].uid == pod.UID {
+		delete(s.assumed, key)
 	}
-	p := placement{uid: pod.UID, node: node, need: scheduler.PodRequests(pod), owner: scheduler.Owner(pod), ports: scheduler.HostPorts(pod)}
-	s.placed[key] = p
-	use := s.onNode[node]
-	if use == nil {
-		use = &nodeUse{used: scheduler.Requests{}, owners: map[types.UID]int{}, ports: map[string]int{}}
-		s.onNode[node] = use
-	}
-	use.used.Add(p.need)
-	use.owners[p.owner]++
-	for _, port := range p.ports {
-		use.ports[port]++
-	}
-}
-
-func (s *scheduling) remove(pod *corev1.Pod) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	key := client.Key(pod)
-	delete(s.waiting, key)
-	if p, ok := s.placed[key]; !ok || p.uid != pod.UID {
-		return false
-	}
-	return s.removeLocked(key)
-}
-
-func (s *scheduling) removeLocked(key types.NamespacedName) bool {
-	p := s.placed[key]
-	delete(s.placed, key)
-	use := s.onNode[p.node]
-	use.used.Sub(p.need)
-	if use.owners[p.owner]--; use.owners[p.owner] == 0 {
-		delete(use.owners, p.owner)
-	}
-	for _, port := range p.ports {
-		if use.ports[port]--; use.ports[port] == 0 {
-			delete(use.ports, port)
-		}
-	}
-	return true
-}
-
-func (s *scheduling) retryWaiting() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for key := range s.waiting {
-		s.loop.queue.Add(key)
-	}
-}
-
-func (s *scheduling) reconcile(ctx context.Context, key types.NamespacedName) error {
-	pod, ok := s.Pods.Get(key)
-	if !ok || pod.Spec.NodeName != "" || !podActive(pod) || len(pod.Spec.SchedulingGates) > 0 {
-		return nil
-	}
-	decision := s.decide(pod)
-	if decision.Node == "" {
-		return s.refuse(ctx, pod, decision.Message)
-	}
-	err := s.resources.Bind(ctx, key, pod.UID, decision.Node)
-	if err != nil {
-		s.remove(pod)
-		if apierrors.IsNotFound(err) {
-			return nil
-		}
-		return err
-	}
-	s.events.Normal(ctx, corev1.SchemeGroupVersion.WithKind("Pod"), pod, "Scheduled", "Successfully assigned %s/%s to %s", pod.Namespace, pod.Name, decision.Node)
-	return nil
-}
-
-// decide picks a node and counts the Pod there at once, so that the next
-// decision sees it.
-func (s *scheduling) decide(pod *corev1.Pod) scheduler.Decision {
-	nodes := s.Nodes.All()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, ok := s.placed[client.Key(pod)]; ok {
-		s.removeLocked(client.Key(pod))
-	}
-	known := make([]scheduler.Node, 0, len(nodes))
-	for _, n := range nodes {
-		node := scheduler.Node{Node: n}
-		if use := s.onNode[n.Name]; use != nil {
-			node.Used, node.Owners, node.HostPorts = use.used, use.owners, use.ports
-		}
-		known = append(known, node)
-	}
-	d := scheduler.Place(pod, known)
-	if d.Node != "" {
-		s.placeLocked(pod, d.Node)
-	} else {
-		s.waiting[client.Key(pod)] = true
-	}
-	return d
-}
-
-// refuse says on the Pod why it waits.
-func (s *scheduling) refuse(ctx context.Context, pod *corev1.Pod, message string) error {
-	if c := podCondition(pod, corev1.PodScheduled); c != nil && c.Status == corev1.ConditionFalse && c.Message == message {
-		return nil
-	}
-	next := pod.DeepCopy()
-	condition := corev1.PodCondition{
-		Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: message,
-		LastTransitionTime: metav1.NewTime(s.clock.Now()), ObservedGeneration: pod.Generation,
-	}
-	if c := podCondition(next, corev1.PodScheduled); c != nil {
-		*c = condition
-	} else {
-		next.Status.Conditions = append(next.Status.Conditions, condition)
-	}
-	s.events.Warning(ctx, corev1.SchemeGroupVersion.WithKind("Pod"), pod, "FailedScheduling", "%s", message)
-	return ignoreNotFound(s.resources.UpdateStatus(ctx, next))
+	delete(s.refused, key)
 }

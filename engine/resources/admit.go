@@ -48,12 +48,18 @@ func (r *Resources) prioritize(ctx context.Context, pod *corev1.Pod) error {
 	if class.PreemptionPolicy != nil {
 		policy = *class.PreemptionPolicy
 	}
-	pod.Spec.PriorityClassName = class.Name
-	pod.Spec.Priority = &value
-	if pod.Spec.PreemptionPolicy == nil {
-		pod.Spec.PreemptionPolicy = &policy
+	if pod.Spec.PreemptionPolicy != nil && *pod.Spec.PreemptionPolicy != policy {
+		return apierrors.NewForbidden(corev1.Resource("pods"), pod.Name, fmt.Errorf(
+			"the string value of PreemptionPolicy (%s) must not be provided in pod spec; priority admission controller computed %s from the given PriorityClass name", *pod.Spec.PreemptionPolicy, policy))
 	}
+	pod.Spec.PriorityClassName, pod.Spec.Priority, pod.Spec.PreemptionPolicy = class.Name, &value, &policy
 	return nil
+}
+
+// SystemPriorities are the classes that every cluster has
+// (https://kubernetes.io/docs/tasks/administer-cluster/guaranteed-scheduling-critical-addon-pods/).
+func SystemPriorities() map[string]int32 {
+	return map[string]int32{"system-cluster-critical": 2_000_000_000, "system-node-critical": 2_000_001_000}
 }
 
 // priorityClass finds a class, or the default one when name is empty; nil when
@@ -61,7 +67,11 @@ func (r *Resources) prioritize(ctx context.Context, pod *corev1.Pod) error {
 func (r *Resources) priorityClass(ctx context.Context, name string) (*schedulingv1.PriorityClass, error) {
 	if name != "" {
 		class := &schedulingv1.PriorityClass{}
-		return class, r.Get(ctx, types.NamespacedName{Name: name}, class)
+		err := r.Get(ctx, types.NamespacedName{Name: name}, class)
+		if value, ok := SystemPriorities()[name]; ok && apierrors.IsNotFound(err) { // it was deleted
+			class.Name, class.Value, err = name, value, nil
+		}
+		return class, err
 	}
 	var all schedulingv1.PriorityClassList
 	if err := r.List(ctx, &all, client.ListOptions{}); err != nil {

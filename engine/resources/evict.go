@@ -50,12 +50,40 @@ func (t *Tx) evict(ctx context.Context, key types.NamespacedName, opts client.De
 			return err
 		}
 	}
-	return t.delete(ctx, &pod, opts, func(next client.Object) {
-		setCondition(next.(*corev1.Pod), corev1.PodCondition{ // a Job's podFailurePolicy reads it
-			Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "EvictionByEvictionAPI", Message: "Eviction API: evicting",
+	return t.disrupt(ctx, &pod, opts, "EvictionByEvictionAPI", "Eviction API: evicting")
+}
+
+// disrupt deletes a Pod and says on it why. A Job's podFailurePolicy reads that.
+func (t *Tx) disrupt(ctx context.Context, pod *corev1.Pod, opts client.DeleteOptions, reason, message string) error {
+	return t.delete(ctx, pod, opts, func(next client.Object) {
+		setCondition(next.(*corev1.Pod), corev1.PodCondition{
+			Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: reason, Message: message,
 			LastTransitionTime: metav1.NewTime(t.r.clock.Now()), ObservedGeneration: next.GetGeneration(),
 		})
 	})
+}
+
+// Preempt deletes a Pod with its grace period to make room for one of a higher
+// priority. Budgets have been weighed by whoever chose it. A Pod that is going
+// already, or was created anew, is left alone.
+func (r *Resources) Preempt(ctx context.Context, key types.NamespacedName, uid types.UID) error {
+	for attempt := 1; ; attempt++ {
+		var pod corev1.Pod
+		if err := r.Get(ctx, key, &pod); err != nil {
+			return err
+		}
+		if pod.UID != uid || pod.DeletionTimestamp != nil {
+			return nil
+		}
+		t := r.Begin()
+		err := t.disrupt(ctx, &pod, client.DeleteOptions{UID: uid}, corev1.PodReasonPreemptionByScheduler, "preempted to make room for a pod of a higher priority")
+		if err != nil {
+			return err
+		}
+		if err := t.Commit(ctx); !apierrors.IsConflict(err) || attempt == attempts {
+			return err
+		}
+	}
 }
 
 // budgetOf finds the one budget that selects a Pod, or nil.

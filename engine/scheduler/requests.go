@@ -1,9 +1,6 @@
 package scheduler
 
 import (
-	"fmt"
-	"slices"
-
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 )
@@ -18,7 +15,7 @@ type Requests map[corev1.ResourceName]int64
 func PodRequests(pod *corev1.Pod) Requests {
 	running, peak := Requests{}, Requests{}
 	for _, c := range pod.Spec.InitContainers {
-		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+		if isSidecar(&c) {
 			running.Add(amounts(c.Resources.Requests))
 			peak.atLeast(running)
 			continue
@@ -77,25 +74,6 @@ func (r Requests) atLeast(other Requests) {
 	}
 }
 
-// lacking says which resources a node has too little of, and how much is needed.
-func (r Requests) lacking(allocatable corev1.ResourceList, used Requests) []string {
-	var out []string
-	for name, n := range r {
-		q, known := allocatable[name]
-		have := amount(name, q)
-		if n == 0 || (known && used[name]+n <= have) {
-			continue
-		}
-		if name == corev1.ResourcePods {
-			out = append(out, fmt.Sprintf("room for one more pod (limit %d)", have))
-			continue
-		}
-		out = append(out, fmt.Sprintf("%s (need %s, free %s)", name, quantity(name, n), quantity(name, max(0, have-used[name]))))
-	}
-	slices.Sort(out)
-	return out
-}
-
 func quantity(name corev1.ResourceName, n int64) string {
 	switch name {
 	case corev1.ResourceCPU:
@@ -104,17 +82,4 @@ func quantity(name corev1.ResourceName, n int64) string {
 		return resource.NewQuantity(n, resource.BinarySI).String()
 	}
 	return resource.NewQuantity(n, resource.DecimalSI).String()
-}
-
-// free is the share, in thousandths, of CPU and memory that is left on a node
-// once r is on it: the smaller of the two.
-func (r Requests) free(allocatable corev1.ResourceList, used Requests) int64 {
-	least := int64(1000)
-	for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
-		have := amount(name, allocatable[name])
-		if have > 0 {
-			least = min(least, (have-used[name]-r[name])*1000/have)
-		}
-	}
-	return least
 }

@@ -2,6 +2,7 @@ package sync
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -20,10 +21,12 @@ const maxLooks = 1_000_000
 // room asks the scheduler where the Pods of a plan would go, over the nodes and
 // Pods as they are now. It is filled with the first question.
 type room struct {
-	engine *Engine
-	nodes  []scheduler.Node
-	filled bool
-	looks  int
+	engine  *Engine
+	cluster *scheduler.Cluster
+	filled  bool
+	looks   int
+	// planned counts the Pods that were placed.
+	planned int
 	// gone are Pods that were taken off.
 	gone map[types.UID]bool
 	// last is the Pod that was asked about, and what it is with its defaults.
@@ -34,14 +37,14 @@ var _ plan.Room = (*room)(nil)
 
 // room is nil until it is known what there is.
 func (e *Engine) room() plan.Room {
-	for _, v := range []interface{ Ready() <-chan struct{} }{e.Live.Nodes, e.Live.Pods, e.Live.ReplicaSets} {
+	for _, v := range []interface{ Ready() <-chan struct{} }{e.Live.Nodes, e.Live.Namespaces, e.Live.Pods, e.Live.ReplicaSets} {
 		select {
 		case <-v.Ready():
 		default:
 			return nil
 		}
 	}
-	return &room{engine: e, gone: map[types.UID]bool{}}
+	return &room{engine: e, cluster: scheduler.New(), gone: map[types.UID]bool{}}
 }
 
 // takesRoom: the Pod is on a node and has not ended, as the scheduler counts it.
@@ -54,31 +57,26 @@ func (r *room) fill() {
 		return
 	}
 	r.filled = true
-	for _, n := range r.engine.Live.Nodes.All() {
-		r.nodes = append(r.nodes, scheduler.Node{Node: n, Used: scheduler.Requests{}, Owners: map[types.UID]int{}, HostPorts: map[string]int{}})
+	views := r.engine.Live
+	for _, ns := range views.Namespaces.All() {
+		r.cluster.SetNamespace(ns.Name, ns.Labels)
 	}
-	slices.SortFunc(r.nodes, func(a, b scheduler.Node) int { return cmp.Compare(a.Node.Name, b.Node.Name) })
-	for _, p := range r.engine.Live.Pods.All() {
+	for _, n := range views.Nodes.All() {
+		r.cluster.SetNode(n)
+	}
+	for _, p := range views.Pods.All() {
 		if takesRoom(p) {
-			r.count(p, p.Spec.NodeName, 1)
+			r.cluster.Add(scheduler.Pod{Pod: p}, p.Spec.NodeName)
 		}
 	}
 }
 
-// count adds a Pod to a node n times, or takes it off with -1.
-func (r *room) count(p *corev1.Pod, name string, n int) {
-	i, ok := slices.BinarySearchFunc(r.nodes, name, func(n scheduler.Node, name string) int { return cmp.Compare(n.Node.Name, name) })
-	if !ok {
-		return
-	}
-	node := &r.nodes[i]
-	for resource, amount := range scheduler.PodRequests(p) {
-		node.Used[resource] += amount * int64(n)
-	}
-	node.Owners[scheduler.Owner(p)] += n
-	for _, port := range scheduler.HostPorts(p) {
-		node.HostPorts[port] += n
-	}
+// put counts one more of a Pod that does not exist yet on a node.
+func (r *room) put(p *corev1.Pod, node string) {
+	r.planned++
+	one := *p
+	one.UID = types.UID(fmt.Sprintf("planned-%d", r.planned))
+	r.cluster.Add(scheduler.Pod{Pod: &one}, node)
 }
 
 // PodsOf implements plan.Room.
@@ -109,14 +107,14 @@ func (r *room) Remove(p *corev1.Pod) {
 	r.fill()
 	if !r.gone[p.UID] {
 		r.gone[p.UID] = true
-		r.count(p, p.Spec.NodeName, -1)
+		r.cluster.Remove(p.UID)
 	}
 }
 
 // Place implements plan.Room.
 func (r *room) Place(p *corev1.Pod) (why string, known bool) {
 	r.fill()
-	if r.looks += len(r.nodes); r.looks > maxLooks {
+	if r.looks += r.cluster.Nodes(); r.looks > maxLooks {
 		return "", false
 	}
 	if r.last != p {
@@ -124,13 +122,13 @@ func (r *room) Place(p *corev1.Pod) (why string, known bool) {
 		r.engine.Resources.ValidateCreate(r.complete) // for the defaults: a mistake was found before
 	}
 	if p.Spec.NodeName != "" { // it is bound by hand, and nobody asks whether it fits
-		r.count(r.complete, p.Spec.NodeName, 1)
+		r.put(r.complete, p.Spec.NodeName)
 		return "", true
 	}
-	d := scheduler.Place(r.complete, r.nodes)
+	d := r.cluster.Decide(scheduler.Pod{Pod: r.complete})
 	if d.Node == "" {
 		return d.Message, true
 	}
-	r.count(r.complete, d.Node, 1)
+	r.put(r.complete, d.Node)
 	return "", true
 }

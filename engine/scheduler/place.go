@@ -1,0 +1,163 @@
+package scheduler
+
+// scratch is room for one decision, kept for the next.
+type scratch struct {
+	checks []check
+	pulls  []pull
+	crowds []pull
+	fits   []candidate
+}
+
+// candidate is a node that fits.
+type candidate struct {
+	node       *node
+	verdict    verdict
+	near, crow int64
+}
+
+// cache is what was found out about a class, by the slots of nodes.
+type cache struct {
+	class    *class
+	verdicts []verdict
+	used     uint64
+}
+
+// maxCaches bounds the memory of verdicts: 20 bytes per class and node.
+const maxCaches = 256
+
+// cacheOf is the cache of a class, in the place of the one that was not used for longest.
+func (c *Cluster) cacheOf(k *class) []verdict {
+	c.used++
+	if ca := k.cache; ca != nil && ca.class == k {
+		ca.used = c.used
+		ca.verdicts = sized(ca.verdicts, len(c.slots))
+		return ca.verdicts
+	}
+	var oldest *cache
+	for _, ca := range c.caches {
+		if oldest == nil || ca.class == nil || ca.used < oldest.used {
+			oldest = ca
+		}
+	}
+	if oldest == nil || (oldest.class != nil && len(c.caches) < maxCaches) {
+		oldest = &cache{}
+		c.caches = append(c.caches, oldest)
+	}
+	oldest.class, oldest.used, k.cache = k, c.used, oldest
+	if cap(oldest.verdicts) < len(c.slots) {
+		oldest.verdicts = make([]verdict, len(c.slots), len(c.slots)+len(c.slots)/4)
+	} else {
+		oldest.verdicts = oldest.verdicts[:len(c.slots)]
+		clear(oldest.verdicts)
+	}
+	return oldest.verdicts
+}
+
+// Decide picks the node for a Pod, or says why none fits: the one on which room
+// is held for it, if it fits there by now. It changes nothing that shows.
+func (c *Cluster) Decide(pod Pod) Decision {
+	k := c.classOf(pod)
+	if n, fits := c.claims(identityOf(pod.Pod), k); fits {
+		return Decision{Node: n.name}
+	}
+	return c.decide(k)
+}
+
+func (c *Cluster) decide(k *class) Decision {
+	if k.blocked == "" {
+		if n := c.pick(k); n != nil {
+			return Decision{Node: n.name}
+		}
+	}
+	return c.refuse(k)
+}
+
+// pick is the best node for a class, or nil.
+func (c *Cluster) pick(k *class) *node {
+	s := &c.scratch
+	s.checks = c.checks(k, s.checks[:0])
+	s.pulls = c.pulls(k, s.pulls[:0])
+	var same int64
+	s.crowds, same = k.crowding(s.crowds[:0])
+	nodes, cached := c.inOrder(), k.only == nil
+	var verdicts []verdict
+	if cached {
+		verdicts = c.cacheOf(k)
+	} else {
+		nodes = c.named(k)
+	}
+	var best *node
+	var bestTotal int64
+	simple := len(s.pulls) == 0 && len(s.crowds) == 0
+	s.fits = s.fits[:0]
+	for _, n := range nodes {
+		var v verdict
+		if !cached {
+			v = k.judge(n)
+		} else {
+			if verdicts[n.slot].gen != n.gen {
+				verdicts[n.slot] = k.judge(n)
+			}
+			v = verdicts[n.slot]
+		}
+		if v.why != 0 || !passes(s.checks, n.slot) {
+			continue
+		}
+		if !simple {
+			s.fits = append(s.fits, candidate{n, v, sum(s.pulls, n.slot), crowded(s.crowds, same, n.slot)})
+		} else if t := v.total(0); best == nil || t > bestTotal {
+			best, bestTotal = n, t
+		}
+	}
+	if !simple {
+		best = s.best()
+	}
+	return best
+}
+
+// best of the candidates, whose sums are put on one scale first.
+func (s *scratch) best() *node {
+	var near, crowd extent
+	for i := range s.fits {
+		near.take(s.fits[i].near)
+		if s.fits[i].crow != unplaced {
+			crowd.take(s.fits[i].crow)
+		}
+	}
+	var best *node
+	var bestTotal int64
+	for i := range s.fits {
+		f := &s.fits[i]
+		wish := podsWeight * near.nearness(f.near)
+		if len(s.crowds) > 0 {
+			wish += spreadWeight * crowd.spaciousness(f.crow)
+		}
+		if t := f.verdict.total(wish); best == nil || t > bestTotal {
+			best, bestTotal = f.node, t
+		}
+	}
+	return best
+}
+
+// named are the nodes that a class names one by one, as far as they are known.
+func (c *Cluster) named(k *class) []*node {
+	var out []*node
+	for _, name := range k.only {
+		if n := c.nodes[name]; n != nil && n.node != nil {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// fitsOn reports whether a class fits on one node.
+func (c *Cluster) fitsOn(k *class, n *node) bool {
+	if n.node == nil || k.blocked != "" {
+		return false
+	}
+	if v := k.judge(n); v.why != 0 {
+		return false
+	}
+	c.scratch.checks = c.checks(k, c.scratch.checks[:0])
+	return passes(c.scratch.checks, n.slot)
+}

@@ -1,0 +1,318 @@
+package scheduler
+
+import (
+	"cmp"
+	"container/heap"
+
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Queue holds the Pods that wait for a node: those that are to be decided, by
+// priority and age, and those that were refused. A refusal holds for all Pods
+// of a class until a change may end it; then one of them is tried, and the next
+// only when that one fitted.
+type Queue struct {
+	cluster *Cluster
+	items   map[types.UID]*item
+	active  line
+	crowds  map[*class]*crowd
+	// nominated wait for their victims to end.
+	nominated map[*item]bool
+	seen      uint64
+}
+
+// item is one Pod that waits.
+type item struct {
+	pod   Pod
+	id    types.UID
+	class *class
+	// in is the line that it stands in, nil while it is decided or nominated.
+	in    *line
+	index int
+}
+
+// crowd are the Pods of one class that were refused.
+type crowd struct {
+	class   *class
+	line    line
+	refusal Decision
+	// since is the state of the terms at the refusal.
+	since uint64
+	// awake: a change may have ended the refusal, and its Pods are tried one by
+	// one; out is the one whose turn it is.
+	awake bool
+	out   *item
+}
+
+// NewQueue makes an empty queue before a cluster.
+func NewQueue(c *Cluster) *Queue {
+	return &Queue{cluster: c, items: map[types.UID]*item{}, crowds: map[*class]*crowd{}, nominated: map[*item]bool{}}
+}
+
+// Len is how many Pods wait.
+func (q *Queue) Len() int { return len(q.items) }
+
+// Add puts a Pod in line, or takes it over as it is now. When its like was
+// refused and nothing has changed, that is its answer at once.
+func (q *Queue) Add(pod Pod) {
+	id := identityOf(pod.Pod)
+	k := q.cluster.classOf(pod)
+	if it := q.items[id]; it != nil {
+		if it.class == k {
+			it.pod = pod
+			return
+		}
+		k.refs++
+		q.Remove(id)
+		k.refs--
+	}
+	k.refs++
+	it := &item{pod: pod, id: id, class: k}
+	q.items[id] = it
+	if cr := q.crowds[k]; cr != nil && cr.awake {
+		cr.line.push(it)
+		q.refill(cr)
+		return
+	}
+	q.active.push(it)
+}
+
+// Remove forgets a Pod, which was placed or is gone.
+func (q *Queue) Remove(id types.UID) {
+	it := q.items[id]
+	if it == nil {
+		return
+	}
+	delete(q.items, id)
+	delete(q.nominated, it)
+	it.leave()
+	it.class.refs--
+	if cr := q.crowds[it.class]; cr != nil {
+		if cr.out == it {
+			cr.out = nil
+		}
+		q.refill(cr)
+	}
+}
+
+// Next takes the first Pod out of the line. When refused is set, it is the
+// answer: an equal Pod had it and nothing changed. Otherwise the Pod is to be
+// decided, and Remove, Park or Nominate called for it.
+func (q *Queue) Next() (pod Pod, refused *Decision, ok bool) {
+	q.wake()
+	if len(q.active.items) == 0 {
+		return Pod{}, nil, false
+	}
+	it := q.active.items[0]
+	it.leave()
+	if cr := q.crowds[it.class]; cr != nil && !cr.awake && q.cluster.reserved[it.id] == nil {
+		cr.line.push(it)
+		d := cr.refusal
+		return it.pod, &d, true
+	}
+	return it.pod, nil, true
+}
+
+// Park lets a Pod wait that was refused, with all of its class. It returns who
+// is to be told: the Pod alone, or all when the refusal is of another kind than
+// the last one.
+func (q *Queue) Park(id types.UID, d Decision) []Pod {
+	it := q.items[id]
+	if it == nil {
+		return nil
+	}
+	delete(q.nominated, it)
+	it.leave()
+	cr := q.crowds[it.class]
+	if cr == nil {
+		cr = &crowd{class: it.class}
+		q.crowds[it.class] = cr
+	}
+	told := []Pod{it.pod}
+	if cr.refusal.Reasons != d.Reasons {
+		for _, other := range cr.line.items {
+			told = append(told, other.pod)
+		}
+	}
+	cr.line.push(it)
+	cr.refusal, cr.since, cr.awake, cr.out = d, q.cluster.now, false, nil
+	return told
+}
+
+// Nominate lets a Pod wait for the room that is held for it.
+func (q *Queue) Nominate(id types.UID) {
+	it := q.items[id]
+	if it == nil {
+		return
+	}
+	it.leave()
+	q.nominated[it] = true
+	if cr := q.crowds[it.class]; cr != nil {
+		if cr.out == it {
+			cr.out = nil
+		}
+		q.refill(cr)
+	}
+}
+
+// Retry puts a Pod in line that was nominated.
+func (q *Queue) Retry(id types.UID) {
+	if it := q.items[id]; it != nil && q.nominated[it] {
+		delete(q.nominated, it)
+		q.active.push(it)
+	}
+}
+
+// WakeAll lets everything be tried again.
+func (q *Queue) WakeAll() {
+	for _, cr := range q.crowds {
+		cr.awake = true
+		q.refill(cr)
+	}
+	for it := range q.nominated {
+		q.Retry(it.id)
+	}
+}
+
+// refill lets the next of a crowd that is awake have its turn.
+func (q *Queue) refill(cr *crowd) {
+	if len(cr.line.items) == 0 && cr.out == nil {
+		delete(q.crowds, cr.class)
+		return
+	}
+	if cr.awake && cr.out == nil {
+		it := cr.line.items[0]
+		it.leave()
+		cr.out = it
+		q.active.push(it)
+	}
+}
+
+// wake looks which refusals the changes since the last call may have ended.
+func (q *Queue) wake() {
+	touched := q.cluster.touched
+	if len(touched) == 0 && q.cluster.now == q.seen {
+		return
+	}
+	for _, n := range touched {
+		n.touched = false
+	}
+	q.cluster.touched = nil
+	for _, cr := range q.crowds {
+		if !cr.awake && q.cluster.helps(cr, touched) {
+			cr.awake = true
+			q.refill(cr)
+		}
+	}
+	for it := range q.nominated {
+		if q.cluster.helpsNominated(it, touched) {
+			q.Retry(it.id)
+		}
+	}
+	q.seen = q.cluster.now
+}
+
+// helps reports whether changes may have ended a refusal.
+func (c *Cluster) helps(cr *crowd, touched []*node) bool {
+	k := cr.class
+	if k.blocked != "" {
+		return false
+	}
+	if cr.refusal.Reasons&apart != 0 && k.changed(cr.since) || cr.refusal.Reasons&NoNodes != 0 && c.Nodes() > 0 {
+		return true
+	}
+	preempts := !k.never && c.anyBelow(k.priority)
+	for _, n := range touched {
+		if c.fitsOn(k, n) || (preempts && c.yields(k, n)) {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *Cluster) helpsNominated(it *item, touched []*node) bool {
+	r := c.reserved[it.id]
+	if r == nil {
+		return true
+	}
+	for _, n := range touched {
+		if n == r.node {
+			if _, fits := c.claims(it.id, it.class); fits || !r.awaits() {
+				return true
+			}
+		} else if c.fitsOn(it.class, n) {
+			return true
+		}
+	}
+	return false
+}
+
+// changed reports whether a count that a class goes by has changed since.
+func (k *class) changed(since uint64) bool {
+	for _, list := range [][]*term{k.near, k.apart, k.identity.terms} {
+		for _, t := range list {
+			if t.changed > since {
+				return true
+			}
+		}
+	}
+	for _, s := range k.hard {
+		if s.changed > since {
+			return true
+		}
+	}
+	return false
+}
+
+// line is a heap of Pods: the highest priority first, then the oldest, then by name.
+type line struct{ items []*item }
+
+func (l *line) push(it *item) {
+	it.in = l
+	heap.Push(l, it)
+}
+
+// leave takes a Pod out of the line that it stands in.
+func (it *item) leave() {
+	if it.in != nil {
+		heap.Remove(it.in, it.index)
+		it.in = nil
+	}
+}
+
+// Len implements heap.Interface.
+func (l *line) Len() int { return len(l.items) }
+
+// Less implements heap.Interface.
+func (l *line) Less(i, j int) bool {
+	a, b := l.items[i], l.items[j]
+	return cmp.Or(
+		cmp.Compare(b.class.priority, a.class.priority),
+		a.pod.CreationTimestamp.Time.Compare(b.pod.CreationTimestamp.Time),
+		cmp.Compare(a.pod.Namespace, b.pod.Namespace),
+		cmp.Compare(a.pod.Name, b.pod.Name),
+		cmp.Compare(a.id, b.id),
+	) < 0
+}
+
+// Swap implements heap.Interface.
+func (l *line) Swap(i, j int) {
+	l.items[i], l.items[j] = l.items[j], l.items[i]
+	l.items[i].index, l.items[j].index = i, j
+}
+
+// Push implements heap.Interface.
+func (l *line) Push(x any) {
+	it := x.(*item)
+	it.index = len(l.items)
+	l.items = append(l.items, it)
+}
+
+// Pop implements heap.Interface.
+func (l *line) Pop() any {
+	last := len(l.items) - 1
+	it := l.items[last]
+	l.items[last] = nil
+	l.items = l.items[:last]
+	return it
+}

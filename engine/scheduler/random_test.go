@@ -1,0 +1,227 @@
+package scheduler
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// chance makes clusters that are small enough for everything to meet.
+type chance struct{ *rand.Rand }
+
+func (r chance) one(of ...string) string { return of[r.IntN(len(of))] }
+
+func (r chance) maybe() bool { return r.IntN(3) == 0 }
+
+func (r chance) node(name string) *corev1.Node {
+	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelHostname: name}}}
+	if r.IntN(6) > 0 {
+		n.Labels["zone"] = r.one("x", "y", "z")
+	}
+	if r.maybe() {
+		n.Labels["disk"] = r.one("ssd", "hdd")
+	}
+	if r.IntN(5) == 0 {
+		n.Spec.Taints = append(n.Spec.Taints, corev1.Taint{Key: r.one("k", "l"), Effect: corev1.TaintEffect(r.one("NoSchedule", "NoExecute", "PreferNoSchedule"))})
+	}
+	n.Spec.Unschedulable = r.IntN(12) == 0
+	ready := corev1.ConditionTrue
+	if r.IntN(12) == 0 {
+		ready = corev1.ConditionFalse
+	}
+	n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: ready}}
+	n.Status.Allocatable = corev1.ResourceList{
+		corev1.ResourceCPU: resource.MustParse(r.one("1", "2", "4")), corev1.ResourceMemory: resource.MustParse(r.one("1Gi", "4Gi")), corev1.ResourcePods: resource.MustParse(r.one("5", "10")),
+	}
+	if r.IntN(4) == 0 {
+		n.Status.Allocatable["example.org/gpu"] = resource.MustParse("2")
+	}
+	return n
+}
+
+func (r chance) selector() *metav1.LabelSelector {
+	switch r.IntN(8) {
+	case 0:
+		return nil
+	case 1:
+		return &metav1.LabelSelector{}
+	case 2:
+		return &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "app", Operator: metav1.LabelSelectorOpNotIn, Values: []string{r.one("web", "db")}}}}
+	}
+	return &metav1.LabelSelector{MatchLabels: map[string]string{"app": r.one("web", "db")}}
+}
+
+func (r chance) term() corev1.PodAffinityTerm {
+	t := corev1.PodAffinityTerm{TopologyKey: r.one("zone", "zone", corev1.LabelHostname, "disk"), LabelSelector: r.selector()}
+	switch r.IntN(8) {
+	case 0:
+		t.Namespaces = []string{r.one("one", "two")}
+	case 1:
+		t.NamespaceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"team": r.one("s", "t")}}
+	case 2:
+		t.NamespaceSelector = &metav1.LabelSelector{}
+	case 3:
+		if t.LabelSelector != nil {
+			t.MatchLabelKeys = []string{"rev"}
+		}
+	}
+	return t
+}
+
+func (r chance) terms() (required []corev1.PodAffinityTerm, preferred []corev1.WeightedPodAffinityTerm) {
+	for r.maybe() {
+		required = append(required, r.term())
+	}
+	for r.maybe() {
+		preferred = append(preferred, corev1.WeightedPodAffinityTerm{Weight: int32(1 + r.IntN(100)), PodAffinityTerm: r.term()})
+	}
+	return required, preferred
+}
+
+func (r chance) constraint() corev1.TopologySpreadConstraint {
+	c := corev1.TopologySpreadConstraint{
+		MaxSkew: int32(1 + r.IntN(2)), TopologyKey: r.one("zone", "zone", corev1.LabelHostname, "disk"), LabelSelector: r.selector(),
+		WhenUnsatisfiable: corev1.UnsatisfiableConstraintAction(r.one("DoNotSchedule", "ScheduleAnyway")),
+	}
+	policy := func() *corev1.NodeInclusionPolicy {
+		p := corev1.NodeInclusionPolicy(r.one("Honor", "Ignore"))
+		return &p
+	}
+	if r.maybe() {
+		c.NodeAffinityPolicy = policy()
+	}
+	if r.maybe() {
+		c.NodeTaintsPolicy = policy()
+	}
+	if n := int32(1 + r.IntN(4)); r.maybe() && c.WhenUnsatisfiable == corev1.DoNotSchedule {
+		c.MinDomains = &n
+	}
+	if r.maybe() && c.LabelSelector != nil {
+		c.MatchLabelKeys = []string{"rev"}
+	}
+	return c
+}
+
+func (r chance) pod(name string) *corev1.Pod {
+	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+		Name: name, UID: types.UID(name), Namespace: r.one("one", "two"), Labels: map[string]string{"app": r.one("web", "db", "other")},
+	}}
+	if r.maybe() {
+		p.Labels["rev"] = r.one("1", "2")
+	}
+	if r.maybe() {
+		yes := true
+		p.OwnerReferences = []metav1.OwnerReference{{UID: types.UID(r.one("o", "p")), Controller: &yes}}
+	}
+	requests := corev1.ResourceList{}
+	if r.IntN(4) > 0 {
+		requests[corev1.ResourceCPU] = resource.MustParse(r.one("100m", "300m"))
+		requests[corev1.ResourceMemory] = resource.MustParse(r.one("64Mi", "256Mi"))
+	}
+	if r.IntN(12) == 0 {
+		requests["example.org/gpu"] = resource.MustParse("1")
+	}
+	p.Spec.Containers = []corev1.Container{{Resources: corev1.ResourceRequirements{Requests: requests}}}
+	if r.IntN(5) == 0 {
+		p.Spec.NodeSelector = map[string]string{"disk": r.one("ssd", "hdd")}
+	}
+	if r.maybe() {
+		p.Spec.Tolerations = []corev1.Toleration{{Key: r.one("k", "l"), Operator: corev1.TolerationOpExists}}
+	}
+	for r.maybe() {
+		p.Spec.TopologySpreadConstraints = append(p.Spec.TopologySpreadConstraints, r.constraint())
+	}
+	if r.maybe() {
+		near, apart := &corev1.PodAffinity{}, &corev1.PodAntiAffinity{}
+		near.RequiredDuringSchedulingIgnoredDuringExecution, near.PreferredDuringSchedulingIgnoredDuringExecution = r.terms()
+		apart.RequiredDuringSchedulingIgnoredDuringExecution, apart.PreferredDuringSchedulingIgnoredDuringExecution = r.terms()
+		p.Spec.Affinity = &corev1.Affinity{PodAffinity: near, PodAntiAffinity: apart}
+		if r.maybe() {
+			p.Spec.Affinity.NodeAffinity = &corev1.NodeAffinity{PreferredDuringSchedulingIgnoredDuringExecution: []corev1.PreferredSchedulingTerm{
+				{Weight: int32(1 + r.IntN(100)), Preference: corev1.NodeSelectorTerm{MatchExpressions: []corev1.NodeSelectorRequirement{{Key: "zone", Operator: corev1.NodeSelectorOpIn, Values: []string{r.one("x", "y")}}}}},
+				{Weight: int32(1 + r.IntN(100)), Preference: corev1.NodeSelectorTerm{MatchExpressions: []corev1.NodeSelectorRequirement{{Key: "disk", Operator: corev1.NodeSelectorOpIn, Values: []string{"ssd"}}}}},
+			}}
+		}
+	}
+	return p
+}
+
+// TestAClusterThatIsKeptDecidesAsOneThatIsReadAnew: whatever changes, in whatever order.
+func TestAClusterThatIsKeptDecidesAsOneThatIsReadAnew(t *testing.T) {
+	for seed := range uint64(60) {
+		r := chance{rand.New(rand.NewPCG(seed, 1))}
+		c := New()
+		w := &naive{nodes: map[string]*corev1.Node{}, pods: map[string]*corev1.Pod{}, namespaces: map[string]map[string]string{}}
+		var kinds []*corev1.Pod // some are asked about again and again
+		for i := range 8 {
+			kinds = append(kinds, r.pod(fmt.Sprint("kind-", i)))
+		}
+		for step := range 250 {
+			r.change(c, w, kinds, step)
+			p := kinds[r.IntN(len(kinds))]
+			if r.maybe() {
+				p = r.pod("fresh")
+			}
+			want := w.decide(p)
+			d := c.Decide(Pod{Pod: p})
+			if d.Node != want {
+				t.Fatalf("seed %d, step %d: %q (%s), want %q, for %+v", seed, step, d.Node, d.Message, want, p.Spec)
+			}
+		}
+	}
+}
+
+// change does one thing to both.
+func (r chance) change(c *Cluster, w *naive, kinds []*corev1.Pod, step int) {
+	name := fmt.Sprint("n", r.IntN(8))
+	switch r.IntN(10) {
+	case 0, 1:
+		n := r.node(name)
+		w.nodes[name] = n
+		c.SetNode(n)
+	case 2:
+		if r.maybe() {
+			delete(w.nodes, name)
+			c.RemoveNode(name)
+		}
+	case 3:
+		ns := r.one("one", "two")
+		w.namespaces[ns] = map[string]string{"team": r.one("s", "t")}
+		c.SetNamespace(ns, w.namespaces[ns])
+	case 4, 5, 6:
+		for _, key := range sortedKeys(w.pods) {
+			if r.maybe() {
+				c.Remove(w.pods[key].UID)
+				delete(w.pods, key)
+				break
+			}
+		}
+	case 7:
+		for _, key := range sortedKeys(w.pods) {
+			if r.maybe() {
+				p := w.pods[key].DeepCopy()
+				if now := metav1.Now(); r.maybe() {
+					p.DeletionTimestamp = &now
+				} else {
+					p.Labels = map[string]string{"app": r.one("web", "db")}
+				}
+				w.pods[key] = p
+				c.Add(Pod{Pod: p}, p.Spec.NodeName)
+				break
+			}
+		}
+	}
+	p := kinds[r.IntN(len(kinds))].DeepCopy()
+	p.Name = fmt.Sprint("p", step)
+	p.UID = types.UID(p.Name)
+	if p.Spec.NodeName = c.Decide(Pod{Pod: p}).Node; p.Spec.NodeName == "" {
+		p.Spec.NodeName = name // by hand, perhaps on a node that is not known
+	}
+	w.pods[p.Name] = p
+	c.Add(Pod{Pod: p}, p.Spec.NodeName)
+}
