@@ -27,7 +27,7 @@ func storageEntries() []Entry {
 		refuse[corev1.LocalVolumeSource]("fsType", "a local volume is a folder; mount its disk on the node"),
 		refuse[storagev1.StorageClass]("parameters", "the built-in provisioner takes none"),
 		refuse[storagev1.StorageClass]("mountOptions", "a volume is mounted without further options"),
-		refuse[storagev1.StorageClass]("allowedTopologies", "use node affinity on the Pod, or on volumes that you make").present(),
+		refuse[storagev1.StorageClass]("allowedTopologies", "use node affinity on the Pod, or on volumes that you make"),
 		ignore[storagev1.StorageClass]("provisioner", "no such provisioner is here; its claims wait until somebody makes volumes for them").but(v1alpha1.LocalProvisioner, "kubernetes.io/no-provisioner"),
 	}
 	for _, name := range []string{

@@ -10,18 +10,13 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"berth.dev/berth/api/v1alpha1"
+	"berth.dev/berth/engine/scheduler"
 )
-
-// reach is a claim of a Pod with the nodes on which it can be mounted; nil for all.
-type reach struct {
-	claim string
-	nodes *corev1.NodeSelector
-}
 
 // podClaims are the claims of a Pod as the scheduler needs them.
 type podClaims struct {
 	// reaches are those that bind the Pod to certain nodes.
-	reaches []reach
+	reaches []scheduler.Volume
 	// unbound get their volume with the Pod's node.
 	unbound []*corev1.PersistentVolumeClaim
 	// waits says why the Pod cannot have a node yet, empty if it can.
@@ -65,7 +60,7 @@ func (p *podClaims) bound(c *cluster, claim *corev1.PersistentVolumeClaim) {
 		return
 	}
 	if a := pv.Spec.NodeAffinity; a != nil && a.Required != nil {
-		p.reaches = append(p.reaches, reach{claim.Name, a.Required})
+		p.reaches = append(p.reaches, scheduler.Volume{Claim: claim.Name, Nodes: a.Required})
 	}
 }
 
@@ -92,7 +87,7 @@ func (p *podClaims) open(c *cluster, claim *corev1.PersistentVolumeClaim) {
 		p.waits = fmt.Sprintf("no free volume of class %s is large enough for persistentvolumeclaim %q", class.Name, claim.Name)
 		return
 	}
-	p.reaches = append(p.reaches, reach{claim.Name, nodes})
+	p.reaches = append(p.reaches, scheduler.Volume{Claim: claim.Name, Nodes: nodes})
 }
 
 // bindClaims gives the claims of a Pod that have none their volumes on its node,
