@@ -212,7 +212,6 @@ func (d *cronDecision) event(kind, reason, message string) {
 // Kubernetes: the minutes since 1970.
 func jobOfSlot(c *batchv1.CronJob, slot time.Time) *batchv1.Job {
 	t := c.Spec.JobTemplate.DeepCopy()
-	yes := true
 	annotations := maps.Clone(t.Annotations)
 	if annotations == nil {
 		annotations = map[string]string{}
@@ -222,9 +221,7 @@ func jobOfSlot(c *batchv1.CronJob, slot time.Time) *batchv1.Job {
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: c.Namespace, Name: fmt.Sprintf("%s-%d", c.Name, slot.Unix()/60),
 			Labels: t.Labels, Annotations: annotations,
-			OwnerReferences: []metav1.OwnerReference{{
-				APIVersion: "batch/v1", Kind: "CronJob", Name: c.Name, UID: c.UID, Controller: &yes, BlockOwnerDeletion: &yes,
-			}},
+			OwnerReferences: []metav1.OwnerReference{ownerRef(cronJobKind(), c)},
 		},
 		Spec: t.Spec,
 	}

@@ -58,6 +58,13 @@ func newDaemonSets(c *cluster) *daemonSets {
 			r.loop.add(set)
 		}
 	})
+	c.orphanPods.onFound(func(p *corev1.Pod) {
+		for _, set := range c.DaemonSets.InNamespace(p.Namespace) {
+			if wouldAdopt(set.Spec.Selector, p) {
+				r.loop.add(set)
+			}
+		}
+	})
 	c.Revisions.OnChange(func(old, now *appsv1.ControllerRevision) {
 		rev := cmp.Or(now, old)
 		if ref := controllerOf(rev); ref != nil && ref.Kind == "DaemonSet" {
@@ -84,12 +91,24 @@ func (r *daemonSets) reconcile(ctx context.Context, key types.NamespacedName) er
 		r.loop.queue.AddAfter(key, unsettledAgain)
 		return nil
 	}
+	pods := r.Pods.OwnedBy(set.UID)
+	written, err := adopt(ctx, r.resources, family[*corev1.Pod]{
+		owner: set, ref: ownerRef(daemonSetKind(), set), selector: set.Spec.Selector, owned: pods,
+		orphans: r.orphanPods.in(set.Namespace), suits: podActive,
+	})
+	r.reach(set.UID, newest(written...))
+	if err != nil || len(written) > 0 {
+		return err // their events bring the key back
+	}
+	revisions, err := r.adoptRevisions(ctx, set, daemonSetKind(), set.Spec.Selector)
+	if err != nil || revisions {
+		return err
+	}
 	o := owner{Object: set, kind: daemonSetKind(), template: &set.Spec.Template, collisions: set.Status.CollisionCount, limit: set.Spec.RevisionHistoryLimit}
 	h := historyOf(o, r.Revisions.OwnedBy(set.UID))
 	if h.collision {
 		return r.collided(ctx, set)
 	}
-	pods := r.Pods.OwnedBy(set.UID)
 	hash := h.update.Labels[appsv1.ControllerRevisionHashLabelKey]
 	step := decideDaemonSet(set, hash, r.Nodes.All(), pods, r.clock.Now(), r.retry)
 	if step.again > 0 {
@@ -102,7 +121,7 @@ func (r *daemonSets) reconcile(ctx context.Context, key types.NamespacedName) er
 	for _, p := range pods {
 		used[set.Name+"-"+p.Labels[appsv1.DefaultDaemonSetUniqueLabelKey]] = true
 	}
-	err := r.carryOut(ctx, set, &h, &step, h.surplus(o.limit, used))
+	err = r.carryOut(ctx, set, &h, &step, h.surplus(o.limit, used))
 	if len(step.create) > 0 && isRefusal(err) {
 		r.events.Warning(ctx, daemonSetKind(), set, "FailedCreate", "Error creating: %s", err.Error())
 	}

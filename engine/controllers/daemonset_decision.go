@@ -345,14 +345,11 @@ func podOfDaemon(set *appsv1.DaemonSet, hash, node string) *corev1.Pod {
 	t := set.Spec.Template.DeepCopy()
 	tolerate(&t.Spec)
 	t.Spec.Affinity = onNode(t.Spec.Affinity, node)
-	yes := true
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: set.Namespace, GenerateName: set.Name + "-",
 			Labels: with(t.Labels, appsv1.DefaultDaemonSetUniqueLabelKey, hash), Annotations: t.Annotations, Finalizers: t.Finalizers,
-			OwnerReferences: []metav1.OwnerReference{{
-				APIVersion: "apps/v1", Kind: "DaemonSet", Name: set.Name, UID: set.UID, Controller: &yes, BlockOwnerDeletion: &yes,
-			}},
+			OwnerReferences: []metav1.OwnerReference{ownerRef(daemonSetKind(), set)},
 		},
 		Spec: t.Spec,
 	}

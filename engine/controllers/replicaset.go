@@ -44,6 +44,13 @@ func newReplicaSets(c *cluster) *replicaSets {
 		r.loop.add(now)
 	})
 	c.Pods.OnChange(r.podChanged)
+	c.orphanPods.onFound(func(p *corev1.Pod) {
+		for _, rs := range c.ReplicaSets.InNamespace(p.Namespace) {
+			if wouldAdopt(rs.Spec.Selector, p) {
+				r.loop.add(rs)
+			}
+		}
+	})
 	return r
 }
 
@@ -66,8 +73,17 @@ func (r *replicaSets) reconcile(ctx context.Context, key types.NamespacedName) e
 	if !ok {
 		return nil
 	}
+	owned := r.Pods.OwnedBy(rs.UID)
+	written, err := adopt(ctx, r.resources, family[*corev1.Pod]{
+		owner: rs, ref: ownerRef(gvkOf(replicaSetKind()), rs), selector: rs.Spec.Selector, owned: owned,
+		orphans: r.orphanPods.in(rs.Namespace), suits: podActive,
+	})
+	r.reach(rs.UID, newest(written...))
+	if err != nil {
+		return err
+	}
 	var active []*corev1.Pod
-	for _, p := range r.Pods.OwnedBy(rs.UID) {
+	for _, p := range owned {
 		if controls(rs, p) && podActive(p) {
 			active = append(active, p)
 		}
@@ -131,17 +147,14 @@ func (r *replicaSets) delete(ctx context.Context, rs *appsv1.ReplicaSet, pods []
 
 func podOf(rs *appsv1.ReplicaSet) *corev1.Pod {
 	t := rs.Spec.Template.DeepCopy()
-	yes := true
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace:    rs.Namespace,
-			GenerateName: rs.Name + "-",
-			Labels:       t.Labels,
-			Annotations:  t.Annotations,
-			Finalizers:   t.Finalizers,
-			OwnerReferences: []metav1.OwnerReference{{
-				APIVersion: "apps/v1", Kind: "ReplicaSet", Name: rs.Name, UID: rs.UID, Controller: &yes, BlockOwnerDeletion: &yes,
-			}},
+			Namespace:       rs.Namespace,
+			GenerateName:    rs.Name + "-",
+			Labels:          t.Labels,
+			Annotations:     t.Annotations,
+			Finalizers:      t.Finalizers,
+			OwnerReferences: []metav1.OwnerReference{ownerRef(gvkOf(replicaSetKind()), rs)},
 		},
 		Spec: t.Spec,
 	}

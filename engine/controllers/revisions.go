@@ -9,6 +9,7 @@ import (
 	"hash/fnv"
 	"slices"
 	"strconv"
+	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -75,6 +76,16 @@ func historyOf(o owner, revisions []*appsv1.ControllerRevision) history {
 	return h
 }
 
+// adoptRevisions takes on the history that an owner of the same name left
+// behind, and reports whether there was any.
+func (c *cluster) adoptRevisions(ctx context.Context, o client.Object, kind schema.GroupVersionKind, selector *metav1.LabelSelector) (bool, error) {
+	written, err := adopt(ctx, c.resources, family[*appsv1.ControllerRevision]{
+		owner: o, ref: ownerRef(kind, o), selector: selector, orphans: c.orphanRevs.in(o.GetNamespace()),
+		suits: func(r *appsv1.ControllerRevision) bool { return strings.HasPrefix(r.Name, o.GetName()+"-") },
+	})
+	return len(written) > 0, err
+}
+
 func newRevision(o owner, data []byte, number int64) *appsv1.ControllerRevision {
 	h := fnv.New32a()
 	h.Write([]byte(o.kind.Kind)) // another kind may have an object of that name
@@ -83,15 +94,12 @@ func newRevision(o owner, data []byte, number int64) *appsv1.ControllerRevision 
 		fmt.Fprintf(h, "/%d", *o.collisions)
 	}
 	hash := rand.SafeEncodeString(strconv.FormatUint(uint64(h.Sum32()), 10))
-	yes := true
 	return &appsv1.ControllerRevision{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: o.GetNamespace(), Name: o.GetName() + "-" + hash,
 			// kubectl rollout history finds revisions by the labels of the template.
-			Labels: with(o.template.Labels, appsv1.ControllerRevisionHashLabelKey, hash),
-			OwnerReferences: []metav1.OwnerReference{{
-				APIVersion: o.kind.GroupVersion().String(), Kind: o.kind.Kind, Name: o.GetName(), UID: o.GetUID(), Controller: &yes, BlockOwnerDeletion: &yes,
-			}},
+			Labels:          with(o.template.Labels, appsv1.ControllerRevisionHashLabelKey, hash),
+			OwnerReferences: []metav1.OwnerReference{ownerRef(o.kind, o)},
 		},
 		Data:     runtime.RawExtension{Raw: data},
 		Revision: number,

@@ -8,6 +8,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -43,6 +44,13 @@ func newStatefulSets(c *cluster) *statefulSets {
 			r.loop.queue.Add(types.NamespacedName{Namespace: pod.Namespace, Name: ref.Name})
 		}
 	})
+	c.orphanPods.onFound(func(p *corev1.Pod) {
+		for _, set := range c.StatefulSets.InNamespace(p.Namespace) {
+			if wouldAdopt(set.Spec.Selector, p) {
+				r.loop.add(set)
+			}
+		}
+	})
 	c.Revisions.OnChange(func(old, now *appsv1.ControllerRevision) {
 		rev := cmp.Or(now, old)
 		if ref := controllerOf(rev); ref != nil && ref.Kind == "StatefulSet" {
@@ -74,12 +82,24 @@ func (r *statefulSets) reconcile(ctx context.Context, key types.NamespacedName) 
 		r.loop.queue.AddAfter(key, unsettledAgain)
 		return nil
 	}
+	pods := r.Pods.OwnedBy(set.UID)
+	written, err := adopt(ctx, r.resources, family[*corev1.Pod]{
+		owner: set, ref: ownerRef(statefulSetKind(), set), selector: set.Spec.Selector, owned: pods,
+		orphans: r.orphanPods.in(set.Namespace), suits: func(p *corev1.Pod) bool { return podActive(p) && ordinalOf(set, p.Name) != noOrdinal },
+	})
+	r.reach(set.UID, newest(written...))
+	if err != nil || len(written) > 0 {
+		return err // their events bring the key back
+	}
+	revisions, err := r.adoptRevisions(ctx, set, statefulSetKind(), set.Spec.Selector)
+	if err != nil || revisions {
+		return err
+	}
 	o := owner{Object: set, kind: statefulSetKind(), template: &set.Spec.Template, collisions: set.Status.CollisionCount, limit: set.Spec.RevisionHistoryLimit}
 	h := historyOf(o, r.Revisions.OwnedBy(set.UID))
 	if h.collision {
 		return r.collided(ctx, set)
 	}
-	pods := r.Pods.OwnedBy(set.UID)
 	in := statefulInput{set: set, update: h.update.Name, current: h.update.Name, pods: pods, now: r.clock.Now(), claim: func(name string) *corev1.PersistentVolumeClaim {
 		c, _ := r.Claims.Get(types.NamespacedName{Namespace: set.Namespace, Name: name})
 		return c
@@ -102,11 +122,17 @@ func (r *statefulSets) reconcile(ctx context.Context, key types.NamespacedName) 
 	for _, p := range pods {
 		used[revisionOfPod(p)] = true
 	}
-	err := r.carryOut(ctx, set, &h, &step, h.surplus(o.limit, used))
-	if len(step.create) > 0 && isRefusal(err) {
+	err = r.carryOut(ctx, set, &h, &step, h.surplus(o.limit, used))
+	if len(step.create) > 0 && (isRefusal(err) || apierrors.IsAlreadyExists(err) && r.foreign(set, step.create[0])) {
 		r.events.Warning(ctx, statefulSetKind(), set, "FailedCreate", "create Pod %s in StatefulSet %s failed: %s", step.create[0].Name, set.Name, err.Error())
 	}
 	return err
+}
+
+// foreign: the name of a Pod is taken by one that is not the set's.
+func (r *statefulSets) foreign(set *appsv1.StatefulSet, pod *corev1.Pod) bool {
+	have, ok := r.Pods.Get(client.Key(pod))
+	return ok && !controls(set, have)
 }
 
 // collided: the name of the new revision belongs to another template.

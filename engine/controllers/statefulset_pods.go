@@ -46,15 +46,6 @@ func claimNameOf(set *appsv1.StatefulSet, template string, ordinal int) string {
 	return fmt.Sprintf("%s-%s-%d", template, set.Name, ordinal)
 }
 
-func setReference(set *appsv1.StatefulSet, controller bool) metav1.OwnerReference {
-	ref := metav1.OwnerReference{APIVersion: "apps/v1", Kind: "StatefulSet", Name: set.Name, UID: set.UID}
-	if controller {
-		yes := true
-		ref.Controller, ref.BlockOwnerDeletion = &yes, &yes
-	}
-	return ref
-}
-
 // podOfSet makes the Pod of an ordinal from the template of a revision.
 func podOfSet(set *appsv1.StatefulSet, template *corev1.PodTemplateSpec, revision string, ordinal int) *corev1.Pod {
 	t := template.DeepCopy()
@@ -70,7 +61,7 @@ func podOfSet(set *appsv1.StatefulSet, template *corev1.PodTemplateSpec, revisio
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: set.Namespace, Name: name, GenerateName: set.Name + "-",
 			Labels: labels, Annotations: t.Annotations, Finalizers: t.Finalizers,
-			OwnerReferences: []metav1.OwnerReference{setReference(set, true)},
+			OwnerReferences: []metav1.OwnerReference{ownerRef(statefulSetKind(), set)},
 		},
 		Spec: t.Spec,
 	}
@@ -118,7 +109,7 @@ func claimOwners(set *appsv1.StatefulSet, has []metav1.OwnerReference, condemned
 	case condemned != nil && policy.WhenScaled == appsv1.DeletePersistentVolumeClaimRetentionPolicyType:
 		out = append(out, metav1.OwnerReference{APIVersion: "v1", Kind: "Pod", Name: condemned.Name, UID: condemned.UID})
 	case policy.WhenDeleted == appsv1.DeletePersistentVolumeClaimRetentionPolicyType:
-		out = append(out, setReference(set, false))
+		out = append(out, metav1.OwnerReference{APIVersion: "apps/v1", Kind: "StatefulSet", Name: set.Name, UID: set.UID})
 	}
 	return out
 }
