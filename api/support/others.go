@@ -15,7 +15,6 @@ func otherEntries() []Entry {
 		refuse[corev1.Secret]("type", "no token is put into it; mount one with a projected volume, or make one with kubectl create token").of(string(corev1.SecretTypeServiceAccountToken)),
 		ignore[corev1.Secret]("type", "it opens no registry; use type "+string(corev1.SecretTypeDockerConfigJson)).of(string(corev1.SecretTypeDockercfg)),
 		refuse[batchv1.JobSpec]("scheduling", "Pods are scheduled one by one, not as a group"),
-		ignore[corev1.Taint]("effect", "new Pods are kept away, but "+notEvict+"; use kubectl drain").of(string(corev1.TaintEffectNoExecute)),
 		ignore[corev1.NodeSpec]("configSource", "an agent is configured where it is started"),
 		ignore[corev1.NodeSpec]("externalID", "nothing reads it"),
 		ignore[corev1.NodeSpec]("podPreemptionPolicy", "a Pod is not resized in place, and none is preempted for it"),

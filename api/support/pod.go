@@ -6,8 +6,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-const notEvict = "Pods that run are not evicted because of a taint"
-
 // podEntries are fields of a Pod that are not a container's or a volume's.
 func podEntries() []Entry {
 	hostNetwork := func(p corev1.PodSpec) bool { return p.HostNetwork }
@@ -27,7 +25,6 @@ func podEntries() []Entry {
 		refuse[corev1.PodSpec]("resourceClaims", "devices are not given out by claims"),
 		refuse[corev1.PodSpec]("resources.limits", "a Pod as a whole has no limit; set resources.limits on its containers"),
 		ignore[corev1.PodSpec]("resources.requests", "it counts when a node is chosen; a container's share is that of its own resources.requests"),
-		ignore[corev1.Toleration]("tolerationSeconds", notEvict),
 		refuse[corev1.Toleration]("operator", "values of taints are not compared as numbers; use Equal or Exists").of("Lt", "Gt"),
 	}
 }

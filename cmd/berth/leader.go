@@ -42,7 +42,8 @@ func (s *server) newLoops(res *resources.Resources, views *live.Cluster) *loops 
 	return &loops{
 		control: controllers.New(controllers.Options{
 			Resources: res, Live: views, Clock: clock.RealClock{}, Log: s.log,
-			CA: s.ca, ServiceCIDR: s.ranges.services, Servers: s.servers,
+			NodeGrace: s.options.nodeGrace,
+			CA:        s.ca, ServiceCIDR: s.ranges.services, Servers: s.servers,
 		}),
 		engine: sync.New(o),
 		notifier: notify.New(notify.Options{

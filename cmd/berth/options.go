@@ -6,8 +6,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
+
+	"berth.dev/berth/engine/controllers"
 )
 
 // defaultDataDir is where a server keeps everything.
@@ -27,6 +30,7 @@ type options struct {
 	clusterCIDR string
 	serviceCIDR string
 	containerd  string
+	nodeGrace   time.Duration
 	allowLocal  bool
 	allowFile   bool
 	logLevel    string
@@ -48,6 +52,7 @@ func (o *options) registerServer(f *pflag.FlagSet) {
 	f.StringSliceVar(&o.tlsNames, "tls-san", nil, "more names and addresses for the server's certificate, such as that of a load balancer")
 	f.StringVar(&o.clusterCIDR, "cluster-cidr", "10.42.0.0/16", "range of the pods' addresses; each node takes a /24")
 	f.StringVar(&o.serviceCIDR, "service-cidr", "10.43.0.0/16", "range of the Services' addresses")
+	f.DurationVar(&o.nodeGrace, "node-monitor-grace-period", controllers.DefaultNodeGrace, "how long a node's agent may be silent before the node is not ready")
 	f.BoolVar(&o.allowLocal, "allow-local-sources", false, "let Sources name http, loopback and link-local addresses")
 	f.BoolVar(&o.allowFile, "allow-file-sources", false, "let Sources name file:// URLs")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")

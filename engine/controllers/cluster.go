@@ -8,6 +8,7 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	appsv1 "k8s.io/api/apps/v1"
@@ -31,6 +32,8 @@ type Options struct {
 	// CA is the certificate that clients in the cluster trust, as PEM; without
 	// one no Namespace is told.
 	CA []byte
+	// NodeGrace is how long an agent may be silent; 0 means DefaultNodeGrace.
+	NodeGrace time.Duration
 	// Servers are the addresses of the API for Pods. Loopback is none: Pods
 	// cannot reach it. Without it there is no Service of the API; ServiceCIDR
 	// must be set with it.
@@ -53,7 +56,7 @@ func New(o Options) *Controllers {
 	scheduling := newScheduling(c)
 	namespaces := newNamespaces(c)
 	loops := []func(context.Context) error{
-		deployments.Run, replicaSets.Run, newJobs(c).Run, newCronJobs(c).Run, newStatefulSets(c).Run, newClaims(c).Run, newVolumes(c).Run, newDaemonSets(c).Run, endpoints.Run, scheduling.Run, namespaces.Run,
+		deployments.Run, replicaSets.Run, newJobs(c).Run, newCronJobs(c).Run, newStatefulSets(c).Run, newClaims(c).Run, newVolumes(c).Run, newDaemonSets(c).Run, newNodes(c, o.NodeGrace).Run, endpoints.Run, scheduling.Run, namespaces.Run,
 		newDisruption(c).Run, newCollector(c).Run, newEventExpiry(c).Run, newAccounts(c).Run,
 	}
 	if len(o.CA) > 0 {

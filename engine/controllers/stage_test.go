@@ -10,6 +10,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -67,6 +68,7 @@ func (w *stage) see(skip func() bool) {
 	for _, look := range []func(){
 		func() { look(w, w.views.Namespaces, &corev1.NamespaceList{}) },
 		func() { look(w, w.views.Nodes, &corev1.NodeList{}) },
+		func() { look(w, w.views.Leases, &coordinationv1.LeaseList{}) },
 		func() { look(w, w.views.Revisions, &appsv1.ControllerRevisionList{}) },
 		func() { look(w, w.views.Claims, &corev1.PersistentVolumeClaimList{}) },
 		func() { look(w, w.views.CronJobs, &batchv1.CronJobList{}) },
@@ -129,7 +131,7 @@ func (w *stage) picture() string {
 	var b strings.Builder
 	for _, list := range []client.ObjectList{
 		&corev1.PodList{}, &batchv1.JobList{}, &batchv1.CronJobList{}, &appsv1.StatefulSetList{}, &appsv1.DaemonSetList{},
-		&appsv1.ControllerRevisionList{}, &corev1.PersistentVolumeClaimList{},
+		&appsv1.ControllerRevisionList{}, &corev1.PersistentVolumeClaimList{}, &corev1.NodeList{},
 	} {
 		if err := w.r.List(w.Context(), list, client.ListOptions{}); err != nil {
 			w.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -38,6 +39,7 @@ type Cluster struct {
 	Claims         *View[*corev1.PersistentVolumeClaim]
 	Volumes        *View[*corev1.PersistentVolume]
 	Classes        *View[*storagev1.StorageClass]
+	Leases         *View[*coordinationv1.Lease]
 	Jobs           *View[*batchv1.Job]
 	CronJobs       *View[*batchv1.CronJob]
 	Budgets        *View[*policyv1.PodDisruptionBudget]
@@ -60,6 +62,7 @@ func New() *Cluster {
 		Claims:         newView[*corev1.PersistentVolumeClaim](),
 		Volumes:        newView[*corev1.PersistentVolume](),
 		Classes:        newView[*storagev1.StorageClass](),
+		Leases:         newView[*coordinationv1.Lease](),
 		Jobs:           newView[*batchv1.Job](),
 		CronJobs:       newView[*batchv1.CronJob](),
 		Budgets:        newView[*policyv1.PodDisruptionBudget](),
@@ -86,6 +89,7 @@ func (c *Cluster) Run(ctx context.Context, from client.Client) error {
 	follow(&corev1.PersistentVolumeClaimList{}, c.Claims)
 	follow(&corev1.PersistentVolumeList{}, c.Volumes)
 	follow(&storagev1.StorageClassList{}, c.Classes)
+	follow(&coordinationv1.LeaseList{}, c.Leases)
 	follow(&batchv1.JobList{}, c.Jobs)
 	follow(&batchv1.CronJobList{}, c.CronJobs)
 	follow(&policyv1.PodDisruptionBudgetList{}, c.Budgets)

@@ -24,6 +24,7 @@ func (t *Tx) admit(ctx context.Context, obj client.Object) error {
 	if err := t.r.prioritize(ctx, pod); err != nil {
 		return err
 	}
+	tolerateNodes(pod)
 	return t.account(ctx, pod)
 }
 
@@ -104,5 +105,6 @@ func KeepAdmitted(pod, old *corev1.Pod) {
 	if s.PreemptionPolicy == nil {
 		s.PreemptionPolicy = was.PreemptionPolicy
 	}
+	keepTolerations(s, was)
 	keepAccount(s, was)
 }

@@ -67,6 +67,12 @@ func (t *Tx) disrupt(ctx context.Context, pod *corev1.Pod, opts client.DeleteOpt
 // priority. Budgets have been weighed by whoever chose it. A Pod that is going
 // already, or was created anew, is left alone.
 func (r *Resources) Preempt(ctx context.Context, key types.NamespacedName, uid types.UID) error {
+	return r.Disrupt(ctx, key, uid, corev1.PodReasonPreemptionByScheduler, "preempted to make room for a pod of a higher priority")
+}
+
+// Disrupt deletes a Pod with its grace period and says why in its condition
+// DisruptionTarget. A Pod that is going already, or was created anew, is left alone.
+func (r *Resources) Disrupt(ctx context.Context, key types.NamespacedName, uid types.UID, reason, message string) error {
 	for attempt := 1; ; attempt++ {
 		var pod corev1.Pod
 		if err := r.Get(ctx, key, &pod); err != nil {
@@ -76,7 +82,7 @@ func (r *Resources) Preempt(ctx context.Context, key types.NamespacedName, uid t
 			return nil
 		}
 		t := r.Begin()
-		err := t.disrupt(ctx, &pod, client.DeleteOptions{UID: uid}, corev1.PodReasonPreemptionByScheduler, "preempted to make room for a pod of a higher priority")
+		err := t.disrupt(ctx, &pod, client.DeleteOptions{UID: uid}, reason, message)
 		if err != nil {
 			return err
 		}

@@ -94,6 +94,10 @@ func toleratesCordon(tolerations []corev1.Toleration) bool {
 
 func untolerated(node *corev1.Node, tolerations []corev1.Toleration) (corev1.Taint, bool) {
 	return corev1helpers.FindMatchingUntoleratedTaint(klog.Background(), node.Spec.Taints, tolerations, func(t *corev1.Taint) bool {
+		switch t.Key {
+		case corev1.TaintNodeNotReady, corev1.TaintNodeUnreachable, corev1.TaintNodeUnschedulable:
+			return false // what they follow from is looked at itself
+		}
 		return t.Effect == corev1.TaintEffectNoSchedule || t.Effect == corev1.TaintEffectNoExecute
 	}, false)
 }

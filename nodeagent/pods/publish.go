@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -54,6 +55,22 @@ func (p *publisher) put(pod *corev1.Pod, live *corev1.PodStatus) {
 	it.pod = pod
 	if it.dirty || it.busy || !equality.Semantic.DeepEqual(it.written, &pod.Status) {
 		p.mark(pod.UID, it)
+	}
+}
+
+// contradict looks whether the cluster has said of a pod that its node does not
+// report, which is not so while this runs: its status is written again then.
+func (p *publisher) contradict(live *corev1.Pod) {
+	if !slices.ContainsFunc(live.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Reason == "NodeNotReady"
+	}) {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if it := p.items[live.UID]; it != nil && it.pod != nil {
+		it.written = &live.Status
+		p.mark(live.UID, it)
 	}
 }
 

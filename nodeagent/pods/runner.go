@@ -128,6 +128,7 @@ func (f *follower) Set(obj client.Object) {
 	}
 	r.mu.Unlock()
 	w.inbox.put(func(m *mail) { m.pod = pod })
+	r.publisher.contradict(pod)
 }
 
 func (f *follower) Gone(obj client.Object) { f.r.lost(obj.GetUID()) }
