@@ -42,7 +42,14 @@ type crowd struct {
 	// one; out is the one whose turn it is.
 	awake bool
 	out   *item
+	// hints are the nodes that may take one of its Pods now; anywhere is set when
+	// it may be any node.
+	hints    []*node
+	anywhere bool
 }
+
+// maxHints is how many nodes are remembered for a crowd, before all are looked at.
+const maxHints = 8
 
 // NewQueue makes an empty queue before a cluster.
 func NewQueue(c *Cluster) *Queue {
@@ -100,17 +107,30 @@ func (q *Queue) Remove(id types.UID) {
 // decided, and Remove, Park or Nominate called for it.
 func (q *Queue) Next() (pod Pod, refused *Decision, ok bool) {
 	q.wake()
-	if len(q.active.items) == 0 {
-		return Pod{}, nil, false
+	for len(q.active.items) > 0 {
+		it := q.active.items[0]
+		it.leave()
+		cr := q.crowds[it.class]
+		switch {
+		case cr == nil || q.cluster.reserved[it.id] != nil:
+		case !cr.awake:
+			cr.line.push(it)
+			d := cr.refusal
+			return it.pod, &d, true
+		case cr.out == it && !q.cluster.stillHelps(cr):
+			// Others were faster, and what it was told still holds.
+			cr.line.push(it)
+			cr.sleep()
+			continue
+		}
+		return it.pod, nil, true
 	}
-	it := q.active.items[0]
-	it.leave()
-	if cr := q.crowds[it.class]; cr != nil && !cr.awake && q.cluster.reserved[it.id] == nil {
-		cr.line.push(it)
-		d := cr.refusal
-		return it.pod, &d, true
-	}
-	return it.pod, nil, true
+	return Pod{}, nil, false
+}
+
+// sleep: the crowd waits for the next change.
+func (cr *crowd) sleep() {
+	cr.awake, cr.out, cr.hints, cr.anywhere = false, nil, cr.hints[:0], false
 }
 
 // Park lets a Pod wait that was refused, with all of its class. It returns who
@@ -135,7 +155,8 @@ func (q *Queue) Park(id types.UID, d Decision) []Pod {
 		}
 	}
 	cr.line.push(it)
-	cr.refusal, cr.since, cr.awake, cr.out = d, q.cluster.now, false, nil
+	cr.refusal, cr.since = d, q.cluster.now
+	cr.sleep()
 	return told
 }
 
@@ -166,7 +187,7 @@ func (q *Queue) Retry(id types.UID) {
 // WakeAll lets everything be tried again.
 func (q *Queue) WakeAll() {
 	for _, cr := range q.crowds {
-		cr.awake = true
+		cr.awake, cr.anywhere = true, true
 		q.refill(cr)
 	}
 	for it := range q.nominated {
@@ -199,7 +220,7 @@ func (q *Queue) wake() {
 	}
 	q.cluster.touched = nil
 	for _, cr := range q.crowds {
-		if !cr.awake && q.cluster.helps(cr, touched) {
+		if q.cluster.helps(cr, touched) {
 			cr.awake = true
 			q.refill(cr)
 		}
@@ -212,18 +233,40 @@ func (q *Queue) wake() {
 	q.seen = q.cluster.now
 }
 
-// helps reports whether changes may have ended a refusal.
+// helps reports whether changes may have ended a refusal, and notes which.
 func (c *Cluster) helps(cr *crowd, touched []*node) bool {
 	k := cr.class
-	if k.blocked != "" {
+	if k.blocked != "" || cr.anywhere {
 		return false
 	}
 	if cr.refusal.Reasons&apart != 0 && k.changed(cr.since) || cr.refusal.Reasons&NoNodes != 0 && c.Nodes() > 0 {
+		cr.anywhere = true
 		return true
 	}
 	preempts := !k.never && c.anyBelow(k.priority)
+	helped := false
 	for _, n := range touched {
-		if c.fitsOn(k, n) || (preempts && c.yields(k, n)) {
+		if !c.fitsOn(k, n) && !(preempts && c.yields(k, n)) {
+			continue
+		}
+		helped = true
+		if len(cr.hints) == maxHints {
+			cr.anywhere = true
+			break
+		}
+		cr.hints = append(cr.hints, n)
+	}
+	return helped
+}
+
+// stillHelps reports whether a crowd that was woken may still have a chance.
+func (c *Cluster) stillHelps(cr *crowd) bool {
+	if cr.anywhere {
+		return true
+	}
+	preempts := !cr.class.never && c.anyBelow(cr.class.priority)
+	for _, n := range cr.hints {
+		if c.fitsOn(cr.class, n) || (preempts && c.yields(cr.class, n)) {
 			return true
 		}
 	}
