@@ -79,8 +79,32 @@ func (s *simulation) settled() bool {
 	if !ok || src.Status.Applied == nil || src.Status.Applied.ID != commit {
 		return false
 	}
+	if !s.made() {
+		return false
+	}
 	for _, p := range s.views.Pods.All() {
 		if p.DeletionTimestamp != nil || (!ended(p) && !is(p, corev1.PodReady, corev1.ConditionTrue) && !is(p, corev1.PodScheduled, corev1.ConditionFalse)) {
+			return false
+		}
+	}
+	return true
+}
+
+// made: the controllers have made what they are asked for.
+func (s *simulation) made() bool {
+	for _, d := range s.views.Deployments.All() {
+		if !d.Spec.Paused && (d.Status.ObservedGeneration != d.Generation || d.Status.Replicas < *d.Spec.Replicas) {
+			return false
+		}
+	}
+	for _, rs := range s.views.ReplicaSets.All() {
+		if rs.Status.ObservedGeneration != rs.Generation || rs.Status.Replicas != *rs.Spec.Replicas {
+			return false
+		}
+	}
+	for _, j := range s.views.Jobs.All() {
+		suspended := j.Spec.Suspend != nil && *j.Spec.Suspend
+		if !suspended && j.Status.Active == 0 && len(j.Status.Conditions) == 0 {
 			return false
 		}
 	}

@@ -22,7 +22,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // of is a repository with one file.
-func of(t *testing.T, text string) manifest.Set {
+func of(t testing.TB, text string) manifest.Set {
 	t.Helper()
 	var out manifest.Set
 	for i, doc := range strings.Split(text, "---\n") {
@@ -35,7 +35,7 @@ func of(t *testing.T, text string) manifest.Set {
 	return out
 }
 
-func options(t *testing.T, text string) simulate.Options {
+func options(t testing.TB, text string) simulate.Options {
 	return simulate.Options{
 		Set: of(t, text), TargetNamespace: "default", Nodes: 3, Zones: 3, CPU: resource.MustParse("4"), Memory: resource.MustParse("8Gi"), Pods: 110,
 		Quiet: 200 * time.Millisecond, Timeout: 20 * time.Second, Clock: clock.RealClock{}, Log: enginetest.Log(t),
