@@ -16,6 +16,8 @@ type Queue struct {
 	items   map[types.UID]*item
 	active  line
 	crowds  map[*class]*crowd
+	// wary are the crowds whose refusal Pods on other nodes can end.
+	wary map[*crowd]bool
 	// nominated wait for their victims to end.
 	nominated map[*item]bool
 	seen      uint64
@@ -53,7 +55,7 @@ const maxHints = 8
 
 // NewQueue makes an empty queue before a cluster.
 func NewQueue(c *Cluster) *Queue {
-	return &Queue{cluster: c, items: map[types.UID]*item{}, crowds: map[*class]*crowd{}, nominated: map[*item]bool{}}
+	return &Queue{cluster: c, items: map[types.UID]*item{}, crowds: map[*class]*crowd{}, wary: map[*crowd]bool{}, nominated: map[*item]bool{}}
 }
 
 // Len is how many Pods wait.
@@ -157,6 +159,9 @@ func (q *Queue) Park(id types.UID, d Decision) []Pod {
 	cr.line.push(it)
 	cr.refusal, cr.since = d, q.cluster.now
 	cr.sleep()
+	if delete(q.wary, cr); d.Reasons&apart != 0 {
+		q.wary[cr] = true
+	}
 	return told
 }
 
@@ -199,6 +204,7 @@ func (q *Queue) WakeAll() {
 func (q *Queue) refill(cr *crowd) {
 	if len(cr.line.items) == 0 && cr.out == nil {
 		delete(q.crowds, cr.class)
+		delete(q.wary, cr)
 		return
 	}
 	if cr.awake && cr.out == nil {
@@ -219,10 +225,13 @@ func (q *Queue) wake() {
 		n.touched = false
 	}
 	q.cluster.touched = nil
-	for _, cr := range q.crowds {
-		if q.cluster.helps(cr, touched) {
-			cr.awake = true
-			q.refill(cr)
+	if len(touched) > 0 {
+		for _, cr := range q.crowds {
+			q.rouse(cr, touched)
+		}
+	} else {
+		for cr := range q.wary {
+			q.rouse(cr, nil)
 		}
 	}
 	for it := range q.nominated {
@@ -231,6 +240,14 @@ func (q *Queue) wake() {
 		}
 	}
 	q.seen = q.cluster.now
+}
+
+// rouse wakes a crowd that a change may help.
+func (q *Queue) rouse(cr *crowd, touched []*node) {
+	if q.cluster.helps(cr, touched) {
+		cr.awake = true
+		q.refill(cr)
+	}
 }
 
 // helps reports whether changes may have ended a refusal, and notes which.
