@@ -38,7 +38,9 @@ type crowd struct {
 	class   *class
 	line    line
 	refusal Decision
-	// since is the state of the terms at the refusal.
+	// wary are the reasons that Pods on other nodes can end, and since is the
+	// state of their terms at the refusal.
+	wary  Reasons
 	since uint64
 	// awake: a change may have ended the refusal, and its Pods are tried one by
 	// one; out is the one whose turn it is.
@@ -123,6 +125,7 @@ func (q *Queue) Next() (pod Pod, refused *Decision, ok bool) {
 			// Others were faster, and what it was told still holds.
 			cr.line.push(it)
 			cr.sleep()
+			q.note(cr)
 			continue
 		}
 		return it.pod, nil, true
@@ -157,11 +160,9 @@ func (q *Queue) Park(id types.UID, d Decision) []Pod {
 		}
 	}
 	cr.line.push(it)
-	cr.refusal, cr.since = d, q.cluster.now
+	cr.refusal, cr.wary, cr.since = d, d.Reasons&apart, q.cluster.now
 	cr.sleep()
-	if delete(q.wary, cr); d.Reasons&apart != 0 {
-		q.wary[cr] = true
-	}
+	q.note(cr)
 	return told
 }
 
@@ -242,9 +243,18 @@ func (q *Queue) wake() {
 	q.seen = q.cluster.now
 }
 
+// note keeps in mind which crowds are wary.
+func (q *Queue) note(cr *crowd) {
+	if delete(q.wary, cr); cr.wary != 0 {
+		q.wary[cr] = true
+	}
+}
+
 // rouse wakes a crowd that a change may help.
 func (q *Queue) rouse(cr *crowd, touched []*node) {
-	if q.cluster.helps(cr, touched) {
+	helped := q.cluster.helps(cr, touched)
+	q.note(cr)
+	if helped {
 		cr.awake = true
 		q.refill(cr)
 	}
@@ -256,14 +266,16 @@ func (c *Cluster) helps(cr *crowd, touched []*node) bool {
 	if k.blocked != "" || cr.anywhere {
 		return false
 	}
-	if cr.refusal.Reasons&apart != 0 && k.changed(cr.since) || cr.refusal.Reasons&NoNodes != 0 && c.Nodes() > 0 {
+	if cr.wary != 0 && k.changed(cr.since) || cr.refusal.Reasons&NoNodes != 0 && c.Nodes() > 0 {
 		cr.anywhere = true
 		return true
 	}
 	preempts := !k.never && c.anyBelow(k.priority)
 	helped := false
 	for _, n := range touched {
-		if !c.fitsOn(k, n) && !(preempts && c.yields(k, n)) {
+		why := c.against(k, n)
+		cr.wary |= why & apart // what is in the way there by now may go elsewhere
+		if why != 0 && !(preempts && c.yields(k, n)) {
 			continue
 		}
 		helped = true
@@ -283,9 +295,11 @@ func (c *Cluster) stillHelps(cr *crowd) bool {
 	}
 	preempts := !cr.class.never && c.anyBelow(cr.class.priority)
 	for _, n := range cr.hints {
-		if c.fitsOn(cr.class, n) || (preempts && c.yields(cr.class, n)) {
+		why := c.against(cr.class, n)
+		if why == 0 || (preempts && c.yields(cr.class, n)) {
 			return true
 		}
+		cr.wary |= why & apart
 	}
 	return false
 }
@@ -309,6 +323,9 @@ func (c *Cluster) helpsNominated(it *item, touched []*node) bool {
 
 // changed reports whether a count that a class goes by has changed since.
 func (k *class) changed(since uint64) bool {
+	if k.identity.changed > since {
+		return true
+	}
 	for _, list := range [][]*term{k.near, k.apart, k.identity.terms} {
 		for _, t := range list {
 			if t.changed > since {

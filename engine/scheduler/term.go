@@ -220,8 +220,9 @@ func (c *Cluster) relabelled(ns string) {
 	for _, p := range here {
 		c.count(p, -1)
 	}
+	c.now++
 	for _, id := range ids {
-		id.terms = nil
+		id.terms, id.changed = nil, c.now
 		c.match(id)
 	}
 	for _, k := range c.classes {
