@@ -16,10 +16,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	corev1 "k8s.io/api/core/v1"
-	schedulingv1 "k8s.io/api/scheduling/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/clock"
 
 	"berth.dev/berth/api/upstream"
@@ -279,7 +275,7 @@ func (s *server) runParts(ctx context.Context, ready func()) error {
 	if err := s.storage.sealAll(ctx); err != nil {
 		return err
 	}
-	if err := s.bootstrap(ctx); err != nil {
+	if err := s.res.Bootstrap(ctx); err != nil {
 		return err
 	}
 	if err := s.forgetStopped(ctx); err != nil {
@@ -301,23 +297,6 @@ func (s *server) runParts(ctx context.Context, ready func()) error {
 	g.Go(func() error { return s.serve(ctx) })
 	ready()
 	return g.Wait()
-}
-
-// bootstrap makes the Namespaces and the classes of priority that every cluster has.
-func (s *server) bootstrap(ctx context.Context) error {
-	for _, name := range []string{"default", "kube-system", "kube-public", "kube-node-lease"} {
-		err := s.res.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})
-		if err != nil && !apierrors.IsAlreadyExists(err) {
-			return fmt.Errorf("create namespace %s: %w", name, err)
-		}
-	}
-	for name, value := range resources.SystemPriorities() {
-		err := s.res.Create(ctx, &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: name}, Value: value})
-		if err != nil && !apierrors.IsAlreadyExists(err) {
-			return fmt.Errorf("create priority class %s: %w", name, err)
-		}
-	}
-	return nil
 }
 
 func (s *server) serve(ctx context.Context) error {

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -43,6 +44,8 @@ type scheduling struct {
 	claimants map[types.NamespacedName]*corev1.Pod
 	// refused is what is to be written on Pods that wait.
 	refused map[types.NamespacedName]refusal
+	// budgets are the PodDisruptionBudgets, nil when one has changed.
+	budgets []scheduler.Budget
 }
 
 // assumption is a decision that is being written.
@@ -69,6 +72,11 @@ func newScheduling(c *cluster) *scheduling {
 				s.known.SetNode(now)
 			}
 		})
+	})
+	c.Budgets.OnChange(func(_, _ *policyv1.PodDisruptionBudget) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.budgets = nil
 	})
 	c.Namespaces.OnChange(func(old, now *corev1.Namespace) {
 		s.change(func() {

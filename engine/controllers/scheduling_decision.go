@@ -49,7 +49,10 @@ func (s *scheduling) decide() bool {
 // makeRoom lets Pods of a lower priority make room for one that fits nowhere,
 // or lets it wait.
 func (s *scheduling) makeRoom(pod scheduler.Pod, d scheduler.Decision) {
-	p := s.known.Preempt(pod, s.budgets())
+	if s.budgets == nil {
+		s.budgets = scheduler.Budgets(s.Budgets.All())
+	}
+	p := s.known.Preempt(pod, s.budgets)
 	if p.Node == "" {
 		if p.Message != "" {
 			d.Message += "; " + p.Message
@@ -74,26 +77,6 @@ func (s *scheduling) makeRoom(pod scheduler.Pod, d scheduler.Decision) {
 		message += fmt.Sprintf(", where %d pods of lower priority end", n)
 	}
 	s.tell(pod.Pod, refusal{message: message, nominated: p.Node, victims: p.Victims})
-}
-
-// budgets are the PodDisruptionBudgets as they stand.
-func (s *scheduling) budgets() []scheduler.Budget {
-	var out []scheduler.Budget
-	for _, b := range s.Budgets.All() {
-		selector, err := metav1.LabelSelectorAsSelector(b.Spec.Selector)
-		if err != nil {
-			continue // it selects nothing
-		}
-		one := scheduler.Budget{Namespace: b.Namespace, Selector: selector, Allowed: b.Status.DisruptionsAllowed}
-		for name := range b.Status.DisruptedPods {
-			if one.Disrupted == nil {
-				one.Disrupted = map[string]bool{}
-			}
-			one.Disrupted[name] = true
-		}
-		out = append(out, one)
-	}
-	return out
 }
 
 // tell has a refusal written.

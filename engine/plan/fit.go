@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -19,8 +20,9 @@ type Room interface {
 	// Remove takes a Pod off its node; again for the same Pod changes nothing.
 	Remove(pod *corev1.Pod)
 	// Place gives a Pod a node, or says why none fits. known is false when it
-	// was asked too often to look any more.
-	Place(pod *corev1.Pod) (why string, known bool)
+	// was asked too often to look any more. ended are the Pods of a lower
+	// priority that it preempts for that, by namespace and name.
+	Place(pod *corev1.Pod) (why string, ended []string, known bool)
 }
 
 // fit adds to the effects which Pods would not fit. What the plan ends makes
@@ -60,6 +62,9 @@ func fit(steps []Step, room Room) {
 		if text := f.text(); text != "" {
 			s.Effects = append(s.Effects, text)
 		}
+		if len(f.ended) > 0 {
+			s.Effects = append(s.Effects, "preempts "+preempted(f.ended))
+		}
 	}
 }
 
@@ -86,12 +91,15 @@ type fitting struct {
 	fits, wanted int
 	why          string
 	unknown      bool
+	// ended are the Pods that have to make room.
+	ended []string
 }
 
 // place reports whether one more Pod fits. They are all alike: when one does
 // not, the next will only when something ends.
 func (f *fitting) place() bool {
-	why, known := f.room.Place(f.pod)
+	why, ended, known := f.room.Place(f.pod)
+	f.ended = append(f.ended, ended...)
 	if why == "" && known {
 		f.fits++
 		return true
@@ -141,4 +149,17 @@ func (f *fitting) text() string {
 		noun = "new pod fits"
 	}
 	return fmt.Sprintf("%d of %d %s: %s", f.fits, f.wanted, noun, f.why)
+}
+
+// preempted names the first of the Pods that have to make room.
+func preempted(ended []string) string {
+	const named = 3
+	if len(ended) == 1 {
+		return "pod " + ended[0] + " of lower priority"
+	}
+	text := fmt.Sprintf("%d pods of lower priority: ", len(ended))
+	if len(ended) <= named {
+		return text + strings.Join(ended, ", ")
+	}
+	return text + strings.Join(ended[:named], ", ") + fmt.Sprintf(" and %d more", len(ended)-named)
 }

@@ -51,15 +51,15 @@ func (s *seats) PodsOf(live client.Object) []*corev1.Pod {
 
 func (s *seats) Remove(p *corev1.Pod) { delete(s.taken, p) }
 
-func (s *seats) Place(*corev1.Pod) (string, bool) {
+func (s *seats) Place(*corev1.Pod) (string, []string, bool) {
 	if s.placed == 100 {
-		return "", false
+		return "", nil, false
 	}
 	if len(s.taken)+s.placed >= s.size {
-		return "0/1 nodes fit: 1 lacks room", true
+		return "0/1 nodes fit: 1 lacks room", nil, true
 	}
 	s.placed++
-	return "", true
+	return "", nil, true
 }
 
 // TestARolloutFitsWhenItsStepsDo: a rollout goes on as far as an old Pod makes

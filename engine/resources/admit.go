@@ -21,16 +21,16 @@ func (t *Tx) admit(ctx context.Context, obj client.Object) error {
 	if !ok {
 		return nil
 	}
-	if err := t.r.prioritize(ctx, pod); err != nil {
+	if err := t.r.Prioritize(ctx, pod); err != nil {
 		return err
 	}
 	tolerateNodes(pod)
 	return t.account(ctx, pod)
 }
 
-// prioritize gives a Pod the priority of its class, as Kubernetes' admission
+// Prioritize gives a Pod the priority of its class, as Kubernetes' admission
 // does; a Pod without one has that of the cluster's default class, or 0.
-func (r *Resources) prioritize(ctx context.Context, pod *corev1.Pod) error {
+func (r *Resources) Prioritize(ctx context.Context, pod *corev1.Pod) error {
 	class, err := r.priorityClass(ctx, pod.Spec.PriorityClassName)
 	if apierrors.IsNotFound(err) {
 		return apierrors.NewForbidden(corev1.Resource("pods"), pod.Name, fmt.Errorf("no PriorityClass with name %s was found", pod.Spec.PriorityClassName))

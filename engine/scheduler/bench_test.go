@@ -105,3 +105,54 @@ func BenchmarkAffinity5000(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkWake10000: a Pod ends while 10,000 wait, each of a class of its own,
+// and one of them fits.
+func BenchmarkWake10000(b *testing.B) {
+	c := nodesOf(5000)
+	q := NewQueue(c)
+	resident := crowdOf(5000, func(_ string, p *corev1.Pod) {
+		p.Spec.Containers[0].Resources.Requests[corev1.ResourceCPU] = resource.MustParse("8")
+	})
+	for i, p := range resident {
+		c.Add(p, fmt.Sprintf("node-%05d", i))
+	}
+	for i, p := range crowdOf(10000, nil) {
+		p.UID = types.UID(fmt.Sprint("waiting-", i))
+		p.Labels = map[string]string{"n": fmt.Sprint(i)}
+		p.Spec.Containers[0].Resources.Requests[corev1.ResourceCPU] = resource.MustParse("8")
+		q.Add(p)
+	}
+	settle := func() (placed []Pod) {
+		for {
+			p, refused, ok := q.Next()
+			if !ok {
+				return placed
+			}
+			if refused != nil {
+				continue
+			}
+			if d := c.Decide(p); d.Node == "" {
+				q.Park(p.UID, d)
+			} else {
+				c.Add(p, d.Node)
+				q.Remove(p.UID)
+				placed = append(placed, p)
+			}
+		}
+	}
+	settle()
+	i := 0
+	for b.Loop() {
+		c.Remove(resident[i%len(resident)].UID)
+		placed := settle()
+		if len(placed) != 1 {
+			b.Fatalf("%d are placed", len(placed))
+		}
+		resident[i%len(resident)] = placed[0]
+		again := placed[0].DeepCopy() // its like waits in its stead
+		again.UID = types.UID(fmt.Sprint("again-", i))
+		q.Add(Pod{Pod: again})
+		i++
+	}
+}

@@ -186,7 +186,9 @@ type identity struct {
 	labels    labels.Set
 	// terms are those that select it.
 	terms []*term
-	refs  int
+	// changed is when they last were found anew.
+	changed uint64
+	refs    int
 }
 
 func (c *Cluster) identityFor(namespace string, l map[string]string) *identity {

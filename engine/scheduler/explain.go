@@ -34,6 +34,8 @@ type refusal struct {
 	class   *class
 	names   []corev1.ResourceName
 	tallies map[cause]*tally
+	// lacks are the tallies of the class's needs, which are noted most.
+	lacks   []*tally
 	reasons Reasons
 	now     *node // the one that is looked at
 }
@@ -46,7 +48,7 @@ func (c *Cluster) refuse(k *class) Decision {
 	if len(nodes) == 0 {
 		return Decision{Message: "0/0 nodes fit: the cluster has no node yet", Reasons: NoNodes}
 	}
-	r := &refusal{class: k, names: c.resource.list, tallies: map[cause]*tally{}}
+	r := &refusal{class: k, names: c.resource.list, tallies: map[cause]*tally{}, lacks: make([]*tally, len(k.need))}
 	checks := c.checks(k, nil)
 	for _, n := range nodes {
 		r.node(n)
@@ -64,9 +66,13 @@ func (c *Cluster) refuse(k *class) Decision {
 }
 
 func (r *refusal) note(c cause, free int64) {
-	r.reasons |= c.why
-	t := r.tallies[c]
+	r.noteIn(r.tallies[c], c, free)
+}
+
+// noteIn counts in the tally of a cause, or in a new one, and returns it.
+func (r *refusal) noteIn(t *tally, c cause, free int64) *tally {
 	if t == nil {
+		r.reasons |= c.why
 		t = &tally{least: free, most: free}
 		r.tallies[c] = t
 	}
@@ -74,6 +80,7 @@ func (r *refusal) note(c cause, free int64) {
 		t.nodes, t.last = t.nodes+1, r.now
 	}
 	t.least, t.most = min(t.least, free), max(t.most, free)
+	return t
 }
 
 // node notes what stands against a node by itself.
@@ -101,7 +108,7 @@ func (r *refusal) node(n *node) {
 	if p, taken := n.portTaken(k); taken {
 		r.note(cause{why: HostPorts, text: p.String()}, 0)
 	}
-	for _, need := range k.need {
+	for i, need := range k.need {
 		free := at(n.free, need.id)
 		if len(n.reserved) > 0 {
 			free -= n.held(k, need.id)
@@ -112,7 +119,7 @@ func (r *refusal) node(n *node) {
 		if need.id == podCount {
 			free = at(n.alloc, podCount) // the limit says more than that nothing is free
 		}
-		r.note(cause{why: Resources, id: need.id}, max(0, free))
+		r.lacks[i] = r.noteIn(r.lacks[i], cause{why: Resources, id: need.id}, max(0, free))
 	}
 }
 

@@ -151,13 +151,21 @@ func (c *Cluster) named(k *class) []*node {
 }
 
 // fitsOn reports whether a class fits on one node.
-func (c *Cluster) fitsOn(k *class, n *node) bool {
+func (c *Cluster) fitsOn(k *class, n *node) bool { return c.against(k, n) == 0 }
+
+// against is why a class does not fit on one node, or 0: what the node itself
+// says, or else what Pods around it do.
+func (c *Cluster) against(k *class, n *node) Reasons {
 	if n.node == nil || k.blocked != "" {
-		return false
+		return Blocked
 	}
 	if v := k.judge(n); v.why != 0 {
-		return false
+		return v.why
 	}
+	var why Reasons
 	c.scratch.checks = c.checks(k, c.scratch.checks[:0])
-	return passes(c.scratch.checks, n.slot)
+	for i := range c.scratch.checks {
+		why |= c.scratch.checks[i].fails(n.slot)
+	}
+	return why
 }

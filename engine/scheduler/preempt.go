@@ -7,18 +7,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/labels"
 )
-
-// Budget is a PodDisruptionBudget as it stands.
-type Budget struct {
-	Namespace string
-	Selector  labels.Selector
-	// Allowed is how many more of its Pods may be disrupted.
-	Allowed int32
-	// Disrupted are the names of Pods whose disruption it knows of already.
-	Disrupted map[string]bool
-}
 
 // Preemption is how room can be made for a Pod that fits nowhere.
 type Preemption struct {
@@ -50,23 +39,26 @@ func (c *Cluster) Preempt(pod Pod, budgets []Budget) Preemption {
 	if r := c.reserved[id]; r != nil && r.awaits() {
 		return Preemption{Node: r.node.name} // it is being made
 	}
-	restore := c.disregard(id)
-	defer restore()
-	return c.preempt(k, budgets)
-}
-
-func (c *Cluster) preempt(k *class, budgets []Budget) Preemption {
-	t := &trial{c: c, k: k, alone: c.alone(k), budgets: map[string][]Budget{}}
+	defer c.disregard(id)()
+	t := c.try(k)
 	for _, b := range budgets {
 		t.budgets[b.Namespace] = append(t.budgets[b.Namespace], b)
 	}
+	if r := c.reserved[id]; r != nil && r.node.node != nil {
+		if o, _ := t.on(r.node); o != nil {
+			return o.preemption() // its victims are being told already
+		}
+	}
+	return c.preempt(t)
+}
+
+func (c *Cluster) preempt(t *trial) Preemption {
 	nodes := c.inOrder()
-	if k.only != nil {
-		nodes = c.named(k)
+	if t.k.only != nil {
+		nodes = c.named(t.k)
 	}
 	var best *offer
 	offers, count := 0, map[string]int{}
-	t.checks = c.checks(k, nil)
 	for _, n := range nodes {
 		if !t.alone && offers == maxOffers {
 			break

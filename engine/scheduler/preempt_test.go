@@ -129,6 +129,16 @@ func TestVictimsOnTheirWayAreWaitedFor(t *testing.T) {
 	}
 }
 
+// TestAPreemptorKeepsToItsNode: what was begun is not begun elsewhere, too.
+func TestAPreemptorKeepsToItsNode(t *testing.T) {
+	c := world{nodes: map[string]string{"a": "{}", "b": "{}"}, pods: map[string]string{"p@a": ranked(3, "2"), "q@b": ranked(0, "2")}}.cluster(t)
+	p := Pod{Pod: podFrom(t, "new", ranked(5, "2"))}
+	c.Reserve(p, "a")
+	expect(t, "though there is a cheaper one", described(c.Preempt(p, nil)), "a: p")
+	c.SetNode(nodeFrom(t, "a", "{spec: {unschedulable: true}}"))
+	expect(t, "until that does not do", described(c.Preempt(p, nil)), "b: q")
+}
+
 // TestAPodOfHigherPriorityOutbidsAReservation also says whose.
 func TestAPodOfHigherPriorityOutbidsAReservation(t *testing.T) {
 	c := world{nodes: map[string]string{"a": "{}"}}.cluster(t)

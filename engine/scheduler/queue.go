@@ -16,6 +16,8 @@ type Queue struct {
 	items   map[types.UID]*item
 	active  line
 	crowds  map[*class]*crowd
+	// wary are the crowds whose refusal Pods on other nodes can end.
+	wary map[*crowd]bool
 	// nominated wait for their victims to end.
 	nominated map[*item]bool
 	seen      uint64
@@ -36,17 +38,26 @@ type crowd struct {
 	class   *class
 	line    line
 	refusal Decision
-	// since is the state of the terms at the refusal.
+	// wary are the reasons that Pods on other nodes can end, and since is the
+	// state of their terms at the refusal.
+	wary  Reasons
 	since uint64
 	// awake: a change may have ended the refusal, and its Pods are tried one by
 	// one; out is the one whose turn it is.
 	awake bool
 	out   *item
+	// hints are the nodes that may take one of its Pods now; anywhere is set when
+	// it may be any node.
+	hints    []*node
+	anywhere bool
 }
+
+// maxHints is how many nodes are remembered for a crowd, before all are looked at.
+const maxHints = 8
 
 // NewQueue makes an empty queue before a cluster.
 func NewQueue(c *Cluster) *Queue {
-	return &Queue{cluster: c, items: map[types.UID]*item{}, crowds: map[*class]*crowd{}, nominated: map[*item]bool{}}
+	return &Queue{cluster: c, items: map[types.UID]*item{}, crowds: map[*class]*crowd{}, wary: map[*crowd]bool{}, nominated: map[*item]bool{}}
 }
 
 // Len is how many Pods wait.
@@ -100,17 +111,31 @@ func (q *Queue) Remove(id types.UID) {
 // decided, and Remove, Park or Nominate called for it.
 func (q *Queue) Next() (pod Pod, refused *Decision, ok bool) {
 	q.wake()
-	if len(q.active.items) == 0 {
-		return Pod{}, nil, false
+	for len(q.active.items) > 0 {
+		it := q.active.items[0]
+		it.leave()
+		cr := q.crowds[it.class]
+		switch {
+		case cr == nil || q.cluster.reserved[it.id] != nil:
+		case !cr.awake:
+			cr.line.push(it)
+			d := cr.refusal
+			return it.pod, &d, true
+		case cr.out == it && !q.cluster.stillHelps(cr):
+			// Others were faster, and what it was told still holds.
+			cr.line.push(it)
+			cr.sleep()
+			q.note(cr)
+			continue
+		}
+		return it.pod, nil, true
 	}
-	it := q.active.items[0]
-	it.leave()
-	if cr := q.crowds[it.class]; cr != nil && !cr.awake && q.cluster.reserved[it.id] == nil {
-		cr.line.push(it)
-		d := cr.refusal
-		return it.pod, &d, true
-	}
-	return it.pod, nil, true
+	return Pod{}, nil, false
+}
+
+// sleep: the crowd waits for the next change.
+func (cr *crowd) sleep() {
+	cr.awake, cr.out, cr.hints, cr.anywhere = false, nil, cr.hints[:0], false
 }
 
 // Park lets a Pod wait that was refused, with all of its class. It returns who
@@ -135,7 +160,9 @@ func (q *Queue) Park(id types.UID, d Decision) []Pod {
 		}
 	}
 	cr.line.push(it)
-	cr.refusal, cr.since, cr.awake, cr.out = d, q.cluster.now, false, nil
+	cr.refusal, cr.wary, cr.since = d, d.Reasons&apart, q.cluster.now
+	cr.sleep()
+	q.note(cr)
 	return told
 }
 
@@ -166,7 +193,7 @@ func (q *Queue) Retry(id types.UID) {
 // WakeAll lets everything be tried again.
 func (q *Queue) WakeAll() {
 	for _, cr := range q.crowds {
-		cr.awake = true
+		cr.awake, cr.anywhere = true, true
 		q.refill(cr)
 	}
 	for it := range q.nominated {
@@ -178,6 +205,7 @@ func (q *Queue) WakeAll() {
 func (q *Queue) refill(cr *crowd) {
 	if len(cr.line.items) == 0 && cr.out == nil {
 		delete(q.crowds, cr.class)
+		delete(q.wary, cr)
 		return
 	}
 	if cr.awake && cr.out == nil {
@@ -198,10 +226,13 @@ func (q *Queue) wake() {
 		n.touched = false
 	}
 	q.cluster.touched = nil
-	for _, cr := range q.crowds {
-		if !cr.awake && q.cluster.helps(cr, touched) {
-			cr.awake = true
-			q.refill(cr)
+	if len(touched) > 0 {
+		for _, cr := range q.crowds {
+			q.rouse(cr, touched)
+		}
+	} else {
+		for cr := range q.wary {
+			q.rouse(cr, nil)
 		}
 	}
 	for it := range q.nominated {
@@ -212,20 +243,63 @@ func (q *Queue) wake() {
 	q.seen = q.cluster.now
 }
 
-// helps reports whether changes may have ended a refusal.
+// note keeps in mind which crowds are wary.
+func (q *Queue) note(cr *crowd) {
+	if delete(q.wary, cr); cr.wary != 0 {
+		q.wary[cr] = true
+	}
+}
+
+// rouse wakes a crowd that a change may help.
+func (q *Queue) rouse(cr *crowd, touched []*node) {
+	helped := q.cluster.helps(cr, touched)
+	q.note(cr)
+	if helped {
+		cr.awake = true
+		q.refill(cr)
+	}
+}
+
+// helps reports whether changes may have ended a refusal, and notes which.
 func (c *Cluster) helps(cr *crowd, touched []*node) bool {
 	k := cr.class
-	if k.blocked != "" {
+	if k.blocked != "" || cr.anywhere {
 		return false
 	}
-	if cr.refusal.Reasons&apart != 0 && k.changed(cr.since) || cr.refusal.Reasons&NoNodes != 0 && c.Nodes() > 0 {
+	if cr.wary != 0 && k.changed(cr.since) || cr.refusal.Reasons&NoNodes != 0 && c.Nodes() > 0 {
+		cr.anywhere = true
 		return true
 	}
 	preempts := !k.never && c.anyBelow(k.priority)
+	helped := false
 	for _, n := range touched {
-		if c.fitsOn(k, n) || (preempts && c.yields(k, n)) {
+		why := c.against(k, n)
+		cr.wary |= why & apart // what is in the way there by now may go elsewhere
+		if why != 0 && !(preempts && c.yields(k, n)) {
+			continue
+		}
+		helped = true
+		if len(cr.hints) == maxHints {
+			cr.anywhere = true
+			break
+		}
+		cr.hints = append(cr.hints, n)
+	}
+	return helped
+}
+
+// stillHelps reports whether a crowd that was woken may still have a chance.
+func (c *Cluster) stillHelps(cr *crowd) bool {
+	if cr.anywhere {
+		return true
+	}
+	preempts := !cr.class.never && c.anyBelow(cr.class.priority)
+	for _, n := range cr.hints {
+		why := c.against(cr.class, n)
+		if why == 0 || (preempts && c.yields(cr.class, n)) {
 			return true
 		}
+		cr.wary |= why & apart
 	}
 	return false
 }
@@ -249,6 +323,9 @@ func (c *Cluster) helpsNominated(it *item, touched []*node) bool {
 
 // changed reports whether a count that a class goes by has changed since.
 func (k *class) changed(since uint64) bool {
+	if k.identity.changed > since {
+		return true
+	}
 	for _, list := range [][]*term{k.near, k.apart, k.identity.terms} {
 		for _, t := range list {
 			if t.changed > since {

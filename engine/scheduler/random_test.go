@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"testing"
 
@@ -224,4 +225,118 @@ func (r chance) change(c *Cluster, w *naive, kinds []*corev1.Pod, step int) {
 	}
 	w.pods[p.Name] = p
 	c.Add(Pod{Pod: p}, p.Spec.NodeName)
+}
+
+// TestNobodyWaitsWhoFits: no change that helps is missed, and no Pod gets lost.
+func TestNobodyWaitsWhoFits(t *testing.T) {
+	for seed := range uint64(25) {
+		r := chance{rand.New(rand.NewPCG(seed, 2))}
+		c := New()
+		q := NewQueue(c)
+		w := &naive{nodes: map[string]*corev1.Node{}, pods: map[string]*corev1.Pod{}, namespaces: map[string]map[string]string{}}
+		var kinds []*corev1.Pod
+		for i := range 12 {
+			p := r.pod(fmt.Sprint("kind-", i))
+			priority := int32(r.IntN(3))
+			p.Spec.Priority = &priority
+			kinds = append(kinds, p)
+		}
+		waiting := map[types.UID]*corev1.Pod{}
+		for step := range 150 {
+			r.change(c, w, kinds, step)
+			for range r.IntN(3) {
+				p := kinds[r.IntN(len(kinds))].DeepCopy()
+				p.UID = types.UID(fmt.Sprint("waits-", step, "-", r.IntN(1000)))
+				p.Name = string(p.UID)
+				waiting[p.UID] = p
+				q.Add(Pod{Pod: p})
+			}
+			for {
+				p, refused, ok := q.Next()
+				if !ok {
+					break
+				}
+				if refused != nil {
+					continue
+				}
+				d := c.Decide(p)
+				if d.Node == "" {
+					q.Park(p.UID, d)
+					continue
+				}
+				placed := p.DeepCopy()
+				placed.Spec.NodeName = d.Node
+				w.pods[placed.Name] = placed
+				c.Add(Pod{Pod: placed}, d.Node)
+				q.Remove(p.UID)
+				delete(waiting, p.UID)
+			}
+			if q.Len() != len(waiting) {
+				t.Fatalf("seed %d, step %d: %d wait, want %d", seed, step, q.Len(), len(waiting))
+			}
+			for _, id := range sortedKeys(waiting) {
+				if d := c.Decide(Pod{Pod: waiting[id]}); d.Node != "" {
+					t.Fatalf("seed %d, step %d: %s waits, though it fits on %s", seed, step, id, d.Node)
+				}
+			}
+		}
+	}
+}
+
+// TestPreemptionMakesRoomAndNoMore: without the victims the Pod fits, and with
+// any of them it does not.
+func TestPreemptionMakesRoomAndNoMore(t *testing.T) {
+	found := 0
+	for seed := range uint64(40) {
+		r := chance{rand.New(rand.NewPCG(seed, 3))}
+		c := New()
+		w := &naive{nodes: map[string]*corev1.Node{}, pods: map[string]*corev1.Pod{}, namespaces: map[string]map[string]string{}}
+		var kinds []*corev1.Pod
+		for i := range 12 {
+			p := r.pod(fmt.Sprint("kind-", i))
+			priority := int32(r.IntN(4))
+			p.Spec.Priority = &priority
+			kinds = append(kinds, p)
+		}
+		for step := range 100 {
+			r.change(c, w, kinds, step)
+			p := Pod{Pod: kinds[r.IntN(len(kinds))].DeepCopy()}
+			p.UID = "new"
+			if c.Decide(p).Node != "" {
+				continue
+			}
+			made := c.Preempt(p, nil)
+			if made.Node == "" {
+				continue
+			}
+			found++
+			if !w.fitsWithout(p.Pod, made, -1) {
+				t.Fatalf("seed %d, step %d: it does not fit on %s without %d victims", seed, step, made.Node, len(made.Victims))
+			}
+			for i := range made.Victims {
+				if Priority(made.Victims[i]) >= Priority(p.Pod) || w.fitsWithout(p.Pod, made, i) {
+					t.Errorf("seed %d, step %d: %s need not go", seed, step, made.Victims[i].Name)
+				}
+			}
+		}
+	}
+	if found < 100 {
+		t.Errorf("only %d preemptions were found", found)
+	}
+}
+
+// fitsWithout reports whether a Pod fits once its victims are gone, but for one
+// that is kept.
+func (w *naive) fitsWithout(p *corev1.Pod, made Preemption, keep int) bool {
+	there := *w
+	there.pods = maps.Clone(w.pods)
+	maps.DeleteFunc(there.pods, func(_ string, o *corev1.Pod) bool {
+		return o.Spec.NodeName == made.Node && o.DeletionTimestamp != nil // it ends anyway
+	})
+	for i, v := range made.Victims {
+		if i != keep {
+			delete(there.pods, v.Name)
+		}
+	}
+	return there.fits(p, there.nodes[made.Node])
 }

@@ -22,7 +22,7 @@ type term struct {
 	matched []int32
 	total   int32
 	// repels are the Pods that have it as required anti-affinity; pulls are the
-	// weights of those that prefer to be near or apart.
+	// weights of those that prefer to be near or apart. Each is nil until there is one.
 	repels, pulls      []int32
 	repelling, pulling int32
 	// changed is when a count last did.
@@ -220,8 +220,9 @@ func (c *Cluster) relabelled(ns string) {
 	for _, p := range here {
 		c.count(p, -1)
 	}
+	c.now++
 	for _, id := range ids {
-		id.terms = nil
+		id.terms, id.changed = nil, c.now
 		c.match(id)
 	}
 	for _, k := range c.classes {
@@ -236,7 +237,13 @@ func (c *Cluster) relabelled(ns string) {
 
 // fit makes place for n values of the topology.
 func (t *term) fit(n int) {
-	t.matched, t.repels, t.pulls = sized(t.matched, n), sized(t.repels, n), sized(t.pulls, n)
+	t.matched = sized(t.matched, n)
+	if t.repels != nil {
+		t.repels = sized(t.repels, n)
+	}
+	if t.pulls != nil {
+		t.pulls = sized(t.pulls, n)
+	}
 	if t.spread != nil {
 		t.spread.nodes = sized(t.spread.nodes, n)
 	}
@@ -307,15 +314,15 @@ func (c *Cluster) count(p *placed, sign int32) {
 	slot := p.node.slot
 	for _, t := range p.class.apart {
 		t.repelling += sign
-		c.add(t, t.repels, slot, sign)
+		c.add(t, &t.repels, slot, sign)
 	}
 	for _, t := range p.class.draws {
 		t.pulling += sign
-		c.add(t, t.pulls, slot, sign)
+		c.add(t, &t.pulls, slot, sign)
 	}
 	for _, f := range p.class.prefers {
 		f.pulling += sign
-		c.add(f.term, f.pulls, slot, sign*f.weight)
+		c.add(f.term, &f.pulls, slot, sign*f.weight)
 	}
 }
 
@@ -324,20 +331,28 @@ func (c *Cluster) countMatch(t *term, p *placed, sign int32) {
 	if t.spread != nil && (p.terminating || !t.spread.eligible[slot]) {
 		return
 	}
-	if c.add(t, t.matched, slot, sign) {
+	if c.add(t, &t.matched, slot, sign) {
 		t.total += sign
 	}
 }
 
-func (c *Cluster) add(t *term, counts []int32, slot, n int32) bool {
+func (c *Cluster) add(t *term, counts *[]int32, slot, n int32) bool {
+	if *counts == nil {
+		*counts = make([]int32, len(t.topo.nodes))
+	}
 	id := t.topo.of[slot]
 	if id < 0 {
 		return false
 	}
-	counts[id] += n
+	(*counts)[id] += n
 	if !c.trying {
-		c.now++
-		t.changed = c.now
+		c.mark(t)
 	}
 	return true
+}
+
+// mark notes that what a term says has changed.
+func (c *Cluster) mark(t *term) {
+	c.now++
+	t.changed = c.now
 }

@@ -75,12 +75,14 @@ func (c *Cluster) enter(n *node) {
 	}
 	for t := range c.spreads {
 		t.admit(n)
+		c.mark(t)
 	}
 }
 
 func (c *Cluster) leave(n *node) {
 	for t := range c.spreads {
 		t.expel(n)
+		c.mark(t)
 	}
 	for _, t := range c.topologies {
 		t.leave(n)

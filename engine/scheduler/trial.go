@@ -17,6 +17,10 @@ type trial struct {
 	checks, after []check
 }
 
+func (c *Cluster) try(k *class) *trial {
+	return &trial{c: c, k: k, alone: c.alone(k), budgets: map[string][]Budget{}, checks: c.checks(k, nil)}
+}
+
 // on is what it takes to make room on a node; nil, with the reason, when
 // nothing would.
 func (t *trial) on(n *node) (*offer, string) {
@@ -141,7 +145,6 @@ func (c *Cluster) yields(k *class, n *node) bool {
 	if n.node == nil || k.never || k.blocked != "" {
 		return false
 	}
-	t := &trial{c: c, k: k, alone: c.alone(k), checks: c.checks(k, nil)}
-	o, _ := t.on(n)
+	o, _ := c.try(k).on(n)
 	return o != nil
 }

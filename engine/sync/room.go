@@ -2,6 +2,7 @@ package sync
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"slices"
 
@@ -112,23 +113,32 @@ func (r *room) Remove(p *corev1.Pod) {
 }
 
 // Place implements plan.Room.
-func (r *room) Place(p *corev1.Pod) (why string, known bool) {
+func (r *room) Place(p *corev1.Pod) (why string, ended []string, known bool) {
 	r.fill()
 	if r.looks += r.cluster.Nodes(); r.looks > maxLooks {
-		return "", false
+		return "", nil, false
 	}
 	if r.last != p {
 		r.last, r.complete = p, p.DeepCopy()
-		r.engine.Resources.ValidateCreate(r.complete) // for the defaults: a mistake was found before
+		r.engine.Resources.ValidateCreate(r.complete)                       // for the defaults: a mistake was found before
+		_ = r.engine.Resources.Prioritize(context.Background(), r.complete) // a class that the plan makes first is not known yet
 	}
 	if p.Spec.NodeName != "" { // it is bound by hand, and nobody asks whether it fits
 		r.put(r.complete, p.Spec.NodeName)
-		return "", true
+		return "", nil, true
 	}
 	d := r.cluster.Decide(scheduler.Pod{Pod: r.complete})
 	if d.Node == "" {
-		return d.Message, true
+		made := r.cluster.Preempt(scheduler.Pod{Pod: r.complete}, scheduler.Budgets(r.engine.Live.Budgets.All()))
+		if made.Node == "" {
+			return d.Message, nil, true
+		}
+		for _, victim := range made.Victims {
+			r.Remove(victim)
+			ended = append(ended, victim.Namespace+"/"+victim.Name)
+		}
+		d.Node = made.Node
 	}
 	r.put(r.complete, d.Node)
-	return "", true
+	return "", ended, true
 }

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	schedulingv1 "k8s.io/api/scheduling/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"berth.dev/berth/engine/enginetest"
@@ -61,5 +63,15 @@ func TestAPlanSaysWhichPodsFit(t *testing.T) {
 		if got := effects(body); got != want {
 			t.Errorf("got  %s\nwant %s", got, want)
 		}
+	}
+
+	// A Pod of a class that is there takes the room of others.
+	if err := f.Create(t.Context(), &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: "high"}, Value: 1000}); err != nil {
+		t.Fatal(err)
+	}
+	important := strings.Replace(strings.ReplaceAll(fmt.Sprintf(sized, 1, recreate, "v1", "requests"), "web", "big"), "spec:\n      containers", "spec:\n      priorityClassName: high\n      containers", 1)
+	got := effects(fmt.Sprintf(sized, 3, rolling, "v1", "requests") + "---\n" + important)
+	if !strings.HasPrefix(got, "starts 1 pod; preempts pod default/web-") || !strings.HasSuffix(got, " of lower priority") {
+		t.Errorf("got %s", got)
 	}
 }
