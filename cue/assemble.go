@@ -55,6 +55,14 @@ func assemble(problems []document.Problem, results []admitted, ks kinds, opts Op
 // place copies an object, for the cache keeps it, and gives it its namespace.
 func place(o object, ks kinds, opts Options) object {
 	o.Object = o.Object.DeepCopy()
+	if o.encrypted {
+		annotations := o.Object.GetAnnotations()
+		if annotations == nil {
+			annotations = map[string]string{}
+		}
+		annotations[v1alpha1.AnnotationEncrypted] = "true"
+		o.Object.SetAnnotations(annotations)
+	}
 	k := ks[o.Object.GroupVersionKind()]
 	if k.namespaced && o.Object.GetNamespace() == "" && opts.TargetNamespace != "" {
 		o.Object.SetNamespace(opts.TargetNamespace)

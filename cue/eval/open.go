@@ -58,9 +58,17 @@ func (r *run) valueless(v cue.Value, at []string, depth int) {
 			r.valueless(child, path, depth+1)
 		case !child.IsConcrete():
 			r.add(document.Problem{Pos: r.places.value(child, path), Field: strings.Join(path, "."),
-				Message: fmt.Sprintf("has no value yet, only %v; give it one", child)})
+				Message: r.told(fmt.Sprintf("has no value yet, only %v; give it one", child))})
 		}
 	})
+}
+
+// told is a message that may hold a value, where none may be told.
+func (r *run) told(message string) string {
+	if r.pkg.Encrypted {
+		return unspoken(message)
+	}
+	return message
 }
 
 func (r *run) add(p document.Problem) {

@@ -139,6 +139,9 @@ func withoutNotes(name string, content []byte, format Format) []byte {
 			end += comma + 1
 		}
 		out := append([]byte{}, content[:begin]...)
+		if string(bytes.TrimSpace(content[end:])) == "}" { // no line below it moves
+			return append(out, "\n}\n"...)
+		}
 		out = append(out, bytes.Repeat([]byte{'\n'}, bytes.Count(content[begin:end], []byte{'\n'}))...)
 		return append(out, content[end:]...)
 	}
@@ -183,7 +186,7 @@ func withoutBlock(content []byte) []byte {
 		}
 		out.Write(line)
 	}
-	return out.Bytes()
+	return append(bytes.TrimRight(out.Bytes(), "\r\n"), '\n')
 }
 
 // emit writes documents anew, as JSON, which is YAML too: where the text of an

@@ -1,0 +1,126 @@
+package cue
+
+import (
+	"encoding/base64"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"berth.dev/berth/cue/document"
+	"berth.dev/berth/cue/sops"
+)
+
+// guardian knows the values of encrypted files, and keeps them out of messages.
+type guardian []string
+
+// maxGuarded is how many values are looked for in each message; with more, no
+// message is shown.
+const maxGuarded = 5000
+
+// leftOut takes the place of a message that may hold a value.
+const leftOut = "this is not right; what exactly may hold a value of an encrypted file, and is left out"
+
+// guard marks what came of encrypted files, and takes their values out of what is
+// said of it.
+func (g guardian) guard(a admitted) admitted {
+	objects := make([]object, len(a.objects))
+	for i, o := range a.objects {
+		o.encrypted = true
+		objects[i] = o
+	}
+	problems := make([]document.Problem, len(a.problems))
+	for i, p := range a.problems {
+		if g.revealed(p.Message) {
+			p.Message = leftOut
+		}
+		if g.revealed(p.Field) {
+			p.Field = ""
+		}
+		problems[i] = p
+	}
+	a.objects, a.problems = objects, problems
+	return a
+}
+
+// revealed reports whether a text holds a value, or a part of one.
+func (g guardian) revealed(text string) bool {
+	if text == "" {
+		return false
+	}
+	if len(g) > maxGuarded {
+		return true
+	}
+	for _, value := range g {
+		if contains(text, base64.StdEncoding.EncodeToString([]byte(value))) {
+			return true
+		}
+		for line := range strings.Lines(value) {
+			line = strings.TrimSpace(line)
+			if contains(text, line) || contains(text, strings.Trim(strconv.Quote(line), `"`)) || contains(text, strings.Join(strings.Fields(line), " ")) {
+				return true
+			}
+			const part = 24 // messages cut long values
+			if len(line) > part && strings.Contains(text, line[:part]) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// contains reports whether a text holds a value; a short one only as a word.
+func contains(text, value string) bool {
+	if value == "" {
+		return false
+	}
+	if len(value) >= 4 {
+		return strings.Contains(text, value)
+	}
+	text = " " + text + " "
+	for at := 0; ; {
+		i := strings.Index(text[at:], value)
+		if i < 0 {
+			return false
+		}
+		if !wordly(text[at+i-1]) && !wordly(text[at+i+len(value)]) {
+			return true
+		}
+		if at += i + 1; at == 0 {
+			return false
+		}
+	}
+}
+
+func wordly(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '-' || c == '_'
+}
+
+// quotedOrNumber is what in a message may be a value.
+var quotedOrNumber = regexp.MustCompile("\"(?:[^\"\\\\]|\\\\.)*\"|'[^']*'|`[^`]*`|\\b\\d[\\w.]*")
+
+// blur takes what may be a value out of messages about an object whose values are
+// hidden: they were made for objects that are not.
+func blur(problems []document.Problem) []document.Problem {
+	for i, p := range problems {
+		if !strings.HasPrefix(p.Message, "unknown field ") {
+			problems[i].Message = quotedOrNumber.ReplaceAllString(p.Message, "(hidden)")
+		}
+	}
+	return problems
+}
+
+// ciphertexts are the values of a document that SOPS has encrypted, and that
+// nobody opened: they must not be deployed as they are.
+func ciphertexts(n *document.Node, out []document.Problem) []document.Problem {
+	if s, ok := n.Value.(string); ok && strings.HasPrefix(s, "ENC[") && sops.Ciphertext(s) {
+		out = append(out, document.Problem{Pos: n.Pos,
+			Message: "the value is encrypted by SOPS, and nothing here says how to open it: encrypt the whole file with sops, which notes that under the field sops of the file"})
+	}
+	for _, f := range n.Fields {
+		out = ciphertexts(f.Value, out)
+	}
+	for _, item := range n.Items {
+		out = ciphertexts(item, out)
+	}
+	return out
+}
