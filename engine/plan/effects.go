@@ -18,6 +18,9 @@ import (
 // effects says what a step means for the Pods that run and for the ports that
 // Services have. Whether the Pods fit is for fit to say.
 func (s Step) effects() []string {
+	if s.hidden() {
+		return s.hiddenEffects()
+	}
 	switch s.Action {
 	case Create:
 		return append(started(s.Desired), ports(nil, s.Desired)...)
@@ -27,6 +30,30 @@ func (s Step) effects() []string {
 		return append(replaced(s.Live, s.Desired), ports(s.Live, s.Desired)...)
 	case Delete:
 		return append(ended(s.Live), ports(s.Live, nil)...)
+	}
+	return nil
+}
+
+// hidden: numbers and ports are values that may not be shown.
+func (s Step) hidden() bool {
+	return s.Live != nil && encrypted(s.Live) || s.Desired != nil && encrypted(s.Desired)
+}
+
+// hiddenEffects say what happens to Pods, and not how many they are.
+func (s Step) hiddenEffects() []string {
+	was, had := workloadOf(s.Live)
+	now, has := workloadOf(s.Desired)
+	switch {
+	case s.Action == Create && has:
+		return []string{"starts its pods"}
+	case s.Action == Replace && has:
+		return []string{"its pods are made anew"}
+	case s.Action == Change && had && has && !equality.Semantic.DeepEqual(was.template, now.template):
+		if _, ok := s.Desired.(*appsv1.ReplicaSet); !ok {
+			return []string{"restarts its pods"}
+		}
+	case s.Action == Delete && had:
+		return []string{"ends its pods"}
 	}
 	return nil
 }
