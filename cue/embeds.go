@@ -97,7 +97,7 @@ func (j *job) embedding(ctx context.Context, full string, pkg eval.Package) (adm
 			continue
 		}
 		s, problem := j.opened(name, pkg.Files[name])
-		r.Encrypted, r.guardian = true, append(r.guardian, s.values...)
+		r.Encrypted, r.guardian.values = true, append(r.guardian.values, s.values...)
 		pkg.Files[name] = s.content
 		switch {
 		case problem != nil && problem.Warning:
@@ -108,7 +108,7 @@ func (j *job) embedding(ctx context.Context, full string, pkg eval.Package) (adm
 			problems = append(problems, *problem)
 		}
 	}
-	pkg.Encrypted = r.Encrypted
+	pkg.Encrypted, r.guardian.written = r.Encrypted, cueFilesOf(pkg)
 	if len(problems) > 0 {
 		result := admitted{problems: problems}
 		j.compiler.cache.put(full, entry{result: result})
@@ -152,8 +152,9 @@ func blanked(pkg eval.Package, found []embed, closed map[string]bool) eval.Packa
 // wrong without the values is wrong whatever they are. What only lacks a value is
 // wrong if it lacks one with any values, too.
 func (j *job) unknowing(ctx context.Context, full string, instead request, without eval.Package, shapeless bool, skipped []document.Problem) (admitted, error) {
-	open := instead
-	open.CUE = &without
+	// Nothing that is read holds a value that nobody may see.
+	open := request{CUE: &without}
+	open.CUE.Encrypted, instead.CUE.Encrypted, instead.Encrypted = false, false, false
 	out, err := j.do(ctx, full+"\x00without", open)
 	if err != nil {
 		return admitted{}, err
@@ -169,11 +170,31 @@ func (j *job) unknowing(ctx context.Context, full string, instead request, witho
 	}
 	var problems []document.Problem
 	for _, p := range out.problems {
-		same := func(q document.Problem) bool { return q.Pos == p.Pos && q.Field == p.Field && eval.Lacks(q.Message) }
-		if p.Warning || !eval.Lacks(p.Message) || slices.ContainsFunc(lacking, same) {
+		same := func(q document.Problem) bool {
+			return q.Path == p.Path && q.Line == p.Line && q.Field == p.Field && valueless(q) && !ofStandIn.MatchString(q.Message)
+		}
+		if p.Warning || !valueless(p) || slices.ContainsFunc(lacking, same) {
 			problems = append(problems, p)
 		}
 	}
+	out = guardian{}.guard(out)
 	out.problems = append(problems, skipped...)
 	return out, nil
+}
+
+// ofStandIn is a value that stands in the place of an encrypted one.
+var ofStandIn = regexp.MustCompile(`[0-9a-f]{64}`)
+
+// valueless: what is said is that a value, or a field, is not there.
+func valueless(p document.Problem) bool { return p.Lacks || strings.HasPrefix(p.Message, "missing") }
+
+// cueFilesOf are what the user has written of a package.
+func cueFilesOf(pkg eval.Package) [][]byte {
+	out := [][]byte{}
+	for _, name := range sortedKeys(pkg.Files) {
+		if path.Ext(name) == ".cue" {
+			out = append(out, pkg.Files[name])
+		}
+	}
+	return out
 }

@@ -187,7 +187,7 @@ func (j *job) plainEncrypted(f revision.File, raw []byte) admitted {
 	if !s.shapeless {
 		out = j.compiler.kinds.plainFile(f, s.content, true)
 	}
-	out = guardian(s.values).guard(out)
+	out = guardian{values: s.values}.guard(out)
 	if problem != nil {
 		out.problems = []document.Problem{*problem}
 	}

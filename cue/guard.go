@@ -1,8 +1,10 @@
 package cue
 
 import (
+	"bytes"
 	"encoding/base64"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -11,7 +13,12 @@ import (
 )
 
 // guardian knows the values of encrypted files, and keeps them out of messages.
-type guardian []string
+type guardian struct {
+	values []string
+	// written are the CUE files of a package. The name of a field that does not stand
+	// in them may have been made of a value.
+	written [][]byte
+}
 
 // maxGuarded is how many values are looked for in each message; with more, no
 // message is shown.
@@ -30,16 +37,41 @@ func (g guardian) guard(a admitted) admitted {
 	}
 	problems := make([]document.Problem, len(a.problems))
 	for i, p := range a.problems {
-		if g.revealed(p.Message) {
+		if m := unknownField.FindStringSubmatch(p.Message); g.revealed(p.Message) || m != nil && !g.isWritten(m[1]) {
 			p.Message = leftOut
 		}
-		if g.revealed(p.Field) {
-			p.Field = ""
-		}
+		p.Field = g.field(p.Field)
 		problems[i] = p
 	}
 	a.objects, a.problems = objects, problems
 	return a
+}
+
+var (
+	unknownField = regexp.MustCompile(`^unknown field "([^"]*)"`)
+	// step is a name in the path of a field; the rest of it is indices and signs.
+	step = regexp.MustCompile(`[^.\[\]"]+`)
+)
+
+// field is the part of a path that may be shown.
+func (g guardian) field(path string) string {
+	if g.revealed(path) {
+		return ""
+	}
+	for _, at := range step.FindAllStringIndex(path, -1) {
+		if !g.isWritten(path[at[0]:at[1]]) {
+			return strings.TrimRight(path[:at[0]], `.["`)
+		}
+	}
+	return path
+}
+
+// isWritten: the name stands in what the user has written.
+func (g guardian) isWritten(name string) bool {
+	if g.written == nil || strings.Trim(name, "0123456789") == "" {
+		return true
+	}
+	return slices.ContainsFunc(g.written, func(content []byte) bool { return bytes.Contains(content, []byte(name)) })
 }
 
 // revealed reports whether a text holds a value, or a part of one.
@@ -47,10 +79,10 @@ func (g guardian) revealed(text string) bool {
 	if text == "" {
 		return false
 	}
-	if len(g) > maxGuarded {
+	if len(g.values) > maxGuarded {
 		return true
 	}
-	for _, value := range g {
+	for _, value := range g.values {
 		if contains(text, base64.StdEncoding.EncodeToString([]byte(value))) {
 			return true
 		}

@@ -50,8 +50,8 @@ func (j *job) built(ctx context.Context, w *walk) (admitted, error) {
 		case problem != nil:
 			problems = append(problems, *problem)
 		}
-		r.Encrypted = r.Encrypted || s.encrypted
-		r.guardian = append(r.guardian, s.values...)
+		r.Encrypted = r.Encrypted || s.encrypted && !s.instead
+		r.guardian.values = append(r.guardian.values, s.values...)
 		if in.Encrypted = r.Encrypted; s.shapeless {
 			in.Unknown = append(in.Unknown, f.Path)
 			s.content = s.anything(f.Path)
@@ -82,6 +82,7 @@ func (j *job) withoutSkipped(a admitted, skipped []document.Problem, unknown []s
 			out = append(out, p)
 		}
 	}
+	a = guardian{}.guard(a)
 	a.problems = append(out, skipped...)
 	return a
 }

@@ -114,6 +114,7 @@ func (r *run) problem(value cue.Value, e cueerrors.Error) document.Problem {
 		message = missingValue
 	}
 	p.Message = r.redact(message, at, value)
+	p.Lacks = lacks(text(e)) || lacks(message)
 	if r.pkg.Encrypted {
 		p.Message = unspoken(message)
 		return p

@@ -11,14 +11,14 @@ func lacking() []string {
 	}
 }
 
-// Lacks reports whether a message is about a value that is not there yet.
-func Lacks(message string) bool {
+// lacks reports whether a message is about a value that is not there yet.
+func lacks(message string) bool {
 	for _, prefix := range lacking() {
 		if strings.HasPrefix(message, prefix) {
 			return true
 		}
 	}
-	return false
+	return strings.Contains(message, "non-concrete") || strings.Contains(message, "incomplete")
 }
 
 // spoken are the messages that may be shown of a package with values that nobody
