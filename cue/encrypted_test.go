@@ -203,6 +203,10 @@ func TestEncryptedFilesOfKustomizations(t *testing.T) {
 	if data["tls.key"] != "aHVudGVyMi1rZXktbGluZS1vbmUKaHVudGVyMi1rZXktbGluZS10d28K" {
 		t.Errorf("generated: %v", data)
 	}
+	m["deploy/kustomization.yaml"] = text("resources: [settings.yaml.age]\n")
+	if set := compileWith(t, m, ageKeys(t, "alice")); !marked(object(t, set, "ConfigMap", "settings")) || strings.Contains(said(set), "settings.yaml") {
+		t.Errorf("named as it is written:\n%s", said(set))
+	}
 	m["deploy/kustomization.yaml"] = text("resources: [config.yaml]\npatches:\n- target: {kind: Secret}\n  patch: '[{op: test, path: /stringData/password, value: x}, {op: replace, path: /nowhere/a/b, value: y}]'\n")
 	set = compileWith(t, m, ageKeys(t, "alice"))
 	if !v1alpha1.HasErrors(set.Diagnostics) {

@@ -7,6 +7,7 @@ package sops
 import (
 	"bytes"
 	"path"
+	"regexp"
 	"strings"
 
 	"berth.dev/berth/cue/document"
@@ -24,6 +25,8 @@ const (
 	Binary
 	// Age is a file that age has encrypted as a whole.
 	Age
+	// Unreadable is a file of SOPS in a format that is not read.
+	Unreadable
 )
 
 // String is what wrote the file.
@@ -49,10 +52,31 @@ func Detect(name string, content []byte) Format {
 		return None
 	}
 	format := byName(name)
-	if f, err := read(name, content, format); err == nil && f.meta.found {
-		return format
+	for _, format := range append([]Format{format}, others(format)...) {
+		if f, err := read(name, content, format); err == nil && f.meta.found && f.shaped() {
+			return format
+		}
+	}
+	if format == Binary && notes.Match(content) {
+		return Unreadable
 	}
 	return None
+}
+
+// notes are how those begin that SOPS leaves in a file.
+var notes = regexp.MustCompile(`(?m)^(\[sops\]|sops:|sops_mac=)|"sops"\s*:`)
+
+// others are the formats that a file may have whose name tells none.
+func others(format Format) []Format {
+	if format == Binary {
+		return []Format{JSON, YAML, Dotenv}
+	}
+	return nil
+}
+
+// shaped: a file that is kept as binary has one value, data.
+func (f *file) shaped() bool {
+	return f.format != Binary || len(f.docs) == 1 && len(f.docs[0].plainFields()) == 1 && f.docs[0].get("data") != nil
 }
 
 // byName is the format that SOPS takes for a name.
@@ -80,6 +104,9 @@ type Opened struct {
 // Open opens an encrypted file.
 func Open(name string, content []byte, keys *Keys) (Opened, *document.Problem) {
 	format := Detect(name, content)
+	if format == Unreadable {
+		return Opened{}, &document.Problem{Pos: document.Pos{Path: name, Line: 1}, Message: "the file is encrypted with SOPS in a format that is not opened, such as INI, or is damaged; YAML, JSON, .env and binary files are opened"}
+	}
 	if format == Age {
 		plain, err := keys.openAge(content)
 		if err != nil {
@@ -102,7 +129,7 @@ func Open(name string, content []byte, keys *Keys) (Opened, *document.Problem) {
 func Closed(name string, content []byte) (at document.Pos, recipients []string) {
 	at = document.Pos{Path: name, Line: 1}
 	format := Detect(name, content)
-	if format == Age || format == None {
+	if format == Age || format == None || format == Unreadable {
 		return at, nil
 	}
 	f, err := read(name, content, format)

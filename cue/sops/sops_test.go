@@ -273,6 +273,21 @@ func TestKeys(t *testing.T) {
 	}
 }
 
+// TestFormatsByContent: a name may tell nothing, and a format that is not read is not
+// taken for a plain file.
+func TestFormatsByContent(t *testing.T) {
+	k := keys(t, "alice")
+	for from, name := range map[string]string{"secret.yaml": "secret.enc", "config.json": "settings", "app.env": "variables", "cert.pem": "cert"} {
+		if open(t, from, file(t, from), k); sops.Detect(name, file(t, from)) != sops.Detect(from, file(t, from)) {
+			t.Errorf("%s is read as %v", name, sops.Detect(name, file(t, from)))
+		}
+	}
+	ini := []byte("[a]\npassword = ENC[AES256_GCM,data:YQ==,iv:AAAA,tag:AAAAAAAAAAAAAAAAAAAAAA==,type:str]\n\n[sops]\nmac = ENC[AES256_GCM,data:YQ==,iv:AAAA,tag:AAAAAAAAAAAAAAAAAAAAAA==,type:str]\n")
+	if _, problem := sops.Open("a.ini", ini, k); problem == nil || !strings.Contains(problem.Message, "INI") {
+		t.Errorf("INI: %v", problem)
+	}
+}
+
 func TestPlainFilesAreNotDetected(t *testing.T) {
 	for name, content := range map[string]string{
 		"a.yaml": "kind: ConfigMap\ndata: {a: b}\n",
