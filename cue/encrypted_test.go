@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"berth.dev/berth/api/manifest"
 	"berth.dev/berth/api/v1alpha1"
@@ -171,6 +172,48 @@ func TestKeysCountForTheCache(t *testing.T) {
 func TestFaultsOfEncryptedObjects(t *testing.T) {
 	set := compileWith(t, memory{"deploy/wrong.yaml": sealed(t, "wrong.yaml")}, ageKeys(t, "alice"))
 	wantSaid(t, set, "deploy/wrong.yaml:6:", "spec.replicas", "ports[0].containerPort")
+}
+
+// TestEncryptedFilesApart: what is evaluated in another process is opened, marked and
+// guarded like the rest.
+func TestEncryptedFilesApart(t *testing.T) {
+	c, _ := apart(t, time.Minute)
+	m := memory{
+		"deploy/app/a.cue": embedder(""), "deploy/app/values.yaml": sealed(t, "values.yaml"),
+		"deploy/kust/kustomization.yaml": text("secretGenerator: [{name: env, envs: [app.env]}]\n"), "deploy/kust/app.env": sealed(t, "app.env"),
+	}
+	set := compileBy(t, c, m, ageKeys(t, "alice"))
+	if data, _ := object(t, set, "ConfigMap", "made").Object.Object["data"].(map[string]any); data["upper"] != "HUNTER2-EMBEDDED" || !marked(object(t, set, "ConfigMap", "made")) {
+		t.Errorf("made: %v", data)
+	}
+	if !marked(object(t, set, "Secret", "env")) {
+		t.Error("what a kustomization made is not marked")
+	}
+	m["deploy/app/a.cue"] = embedder(`x: secrets.password & "other"`)
+	set = compileBy(t, c, m, ageKeys(t, "alice"))
+	wantSaid(t, set, "conflicting values; what exactly may hold a value")
+	set = compileBy(t, c, m, cue.Decryption{})
+	wantSaid(t, set, "deploy/app/values.yaml:7: the file is encrypted", "deploy/kust/app.env:")
+}
+
+// TestBrokenFilesThatWereEncrypted: what a reader says of a text may quote it.
+func TestBrokenFilesThatWereEncrypted(t *testing.T) {
+	for _, name := range []string{"broken.yaml.age", "twice.yaml.age"} {
+		for kind, m := range map[string]memory{
+			"manifest":      {},
+			"kustomization": {"deploy/kustomization.yaml": text("resources: [values.yaml]\n")},
+			"patch":         {"deploy/kustomization.yaml": text("resources: [a.yaml]\npatches: [{path: values.yaml}]\n"), "deploy/a.yaml": text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n")},
+			"generator":     {"deploy/kustomization.yaml": text("configMapGenerator: [{name: x, envs: [values.yaml]}]\n")},
+			"embedded":      {"deploy/a.cue": embedder("")},
+		} {
+			m["deploy/values.yaml.age"] = sealed(t, name)
+			set := compileWith(t, m, ageKeys(t, "alice"))
+			if kind != "manifest" && !v1alpha1.HasErrors(set.Diagnostics) {
+				t.Errorf("%s as %s is no error:\n%s", name, kind, said(set))
+			}
+			t.Logf("%s as %s:\n%s", name, kind, said(set))
+		}
+	}
 }
 
 func TestEncryptedFilesOfKustomizations(t *testing.T) {

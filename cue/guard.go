@@ -18,14 +18,41 @@ type guardian struct {
 	// written are the CUE files of a package. The name of a field that does not stand
 	// in them may have been made of a value.
 	written [][]byte
+	// needles are what is looked for: the lines of the values, in each way in which a
+	// message may hold them.
+	needles []string
 }
 
-// maxGuarded is how many values are looked for in each message; with more, no
-// message is shown.
-const maxGuarded = 5000
+// maxNeedles bounds them; with more, no message is shown.
+const maxNeedles = 20_000
+
+// split makes the needles.
+func (g *guardian) split() {
+	g.needles = nil
+	for _, value := range g.values {
+		g.needles = append(g.needles, base64.StdEncoding.EncodeToString([]byte(value)))
+		for line := range strings.Lines(value) {
+			line = strings.TrimSpace(line)
+			g.needles = append(g.needles, line)
+			if quoted := strings.Trim(strconv.Quote(line), `"`); quoted != line {
+				g.needles = append(g.needles, quoted)
+			}
+			if joined := strings.Join(strings.Fields(line), " "); joined != line {
+				g.needles = append(g.needles, joined)
+			}
+			const part = 24 // messages cut long values
+			if len(line) > part {
+				g.needles = append(g.needles, line[:part])
+			}
+			if len(g.needles) > maxNeedles {
+				return
+			}
+		}
+	}
+}
 
 // leftOut takes the place of a message that may hold a value.
-const leftOut = "this is not right; what exactly may hold a value of an encrypted file, and is left out"
+const leftOut = "something is wrong here; what exactly may hold a value of an encrypted file, and is left out"
 
 // guard marks what came of encrypted files, and takes their values out of what is
 // said of it.
@@ -35,6 +62,7 @@ func (g guardian) guard(a admitted) admitted {
 		o.encrypted = true
 		objects[i] = o
 	}
+	g.split()
 	problems := make([]document.Problem, len(a.problems))
 	for i, p := range a.problems {
 		if m := unknownField.FindStringSubmatch(p.Message); g.revealed(p.Message) || m != nil && !g.isWritten(m[1]) {
@@ -79,25 +107,10 @@ func (g guardian) revealed(text string) bool {
 	if text == "" {
 		return false
 	}
-	if len(g.values) > maxGuarded {
+	if len(g.needles) > maxNeedles {
 		return true
 	}
-	for _, value := range g.values {
-		if contains(text, base64.StdEncoding.EncodeToString([]byte(value))) {
-			return true
-		}
-		for line := range strings.Lines(value) {
-			line = strings.TrimSpace(line)
-			if contains(text, line) || contains(text, strings.Trim(strconv.Quote(line), `"`)) || contains(text, strings.Join(strings.Fields(line), " ")) {
-				return true
-			}
-			const part = 24 // messages cut long values
-			if len(line) > part && strings.Contains(text, line[:part]) {
-				return true
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(g.needles, func(needle string) bool { return contains(text, needle) })
 }
 
 // contains reports whether a text holds a value; a short one only as a word.
@@ -109,17 +122,15 @@ func contains(text, value string) bool {
 		return strings.Contains(text, value)
 	}
 	text = " " + text + " "
-	for at := 0; ; {
+	for at := 1; ; {
 		i := strings.Index(text[at:], value)
-		if i < 0 {
+		if i < 0 || at+i+len(value) >= len(text) {
 			return false
 		}
 		if !wordly(text[at+i-1]) && !wordly(text[at+i+len(value)]) {
 			return true
 		}
-		if at += i + 1; at == 0 {
-			return false
-		}
+		at += i + 1
 	}
 }
 

@@ -25,7 +25,7 @@ func lacks(message string) bool {
 // may see: what follows these words may hold one, also changed.
 func spoken() []string {
 	return append(lacking(), "conflicting values", "invalid value", "unknown field", "structural cycle", "there is no function",
-		"empty disjunction", "cannot call", "the embedded file", "number of list items", "incompatible list lengths", "out of range", "error in call to")
+		"empty disjunction", "cannot call", "number of list items", "incompatible list lengths", "out of range", "error in call to")
 }
 
 // unspoken is the part of a message that may be shown of such a package.
@@ -37,10 +37,13 @@ func unspoken(message string) string {
 	if message == missingValue || strings.HasPrefix(message, "unknown field") {
 		return message
 	}
+	if strings.HasPrefix(message, "the embedded file") {
+		return "the embedded file cannot be read" + why
+	}
 	for _, words := range spoken() {
 		if strings.HasPrefix(message, words) {
 			return words + why
 		}
 	}
-	return "this is not right" + why
+	return "something is wrong here" + why
 }

@@ -64,7 +64,7 @@ func (f *file) open(keys *Keys) (Opened, error) {
 		if covered {
 			text, _ := v.(string)
 			if v, err = reveal(v, key, path); err != nil {
-				return &fault{n.line, fmt.Sprintf("the value of %s cannot be decrypted: %s; take the file from an earlier commit, or set the value anew with sops edit", strings.Join(path, "."), err)}
+				return &fault{n.line, fmt.Sprintf("the value of %q cannot be decrypted: %s; take the file from an earlier commit, or set the value anew with sops edit", strings.Join(path, "."), err)}
 			}
 			r = append(r, replacement{text, v})
 			n.value = v
@@ -228,8 +228,7 @@ func (f *file) plain(r replacing) ([]byte, error) {
 	case Dotenv:
 		return r.dotenv(f.content), nil
 	}
-	out := r.splice(f.content, f.format)
-	if out = withoutNotes(f.name, out, f.format); out != nil {
+	if out := withoutNotes(f.name, r.splice(f.content, f.format), f.format); out != nil {
 		if docs, err := tree(f.name, out, f.format); err == nil && slices.EqualFunc(docs, f.docs, same) {
 			return out, nil
 		}

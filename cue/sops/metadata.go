@@ -2,6 +2,7 @@ package sops
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -28,10 +29,15 @@ type metadata struct {
 func (m *metadata) names() []string {
 	out := make([]string, len(m.age))
 	for i, e := range m.age {
-		out[i] = e.recipient
+		if out[i] = e.recipient; !recipient.MatchString(e.recipient) {
+			out[i] = "a recipient that is none of age"
+		}
 	}
 	return out
 }
+
+// recipient is a public key of age, which may be shown: others may hold anything.
+var recipient = regexp.MustCompile(`^(age1[0-9a-z]+|ssh-(rsa|ed25519) [A-Za-z0-9+/=]+)( [\w.@-]*)?$`)
 
 // metadataOf reads what is under sops.
 func metadataOf(n *node) *metadata {

@@ -24,14 +24,18 @@ type replacement struct {
 type replacing []replacement
 
 // splice puts each value where its encrypted text stands, so that all lines stay
-// where they are. Who calls it reads the result anew and compares.
+// where they are. It is nil where a text is written in another way; who calls it
+// reads the result anew and compares.
 func (r replacing) splice(content []byte, format Format) []byte {
 	var out bytes.Buffer
 	rest := content
 	for _, one := range r {
-		at := bytes.Index(rest, []byte(one.text))
-		if one.text == "" || at < 0 {
+		if one.text == "" {
 			continue
+		}
+		at := bytes.Index(rest, []byte(one.text))
+		if at < 0 {
+			return nil
 		}
 		before, after := rest[:at], rest[at+len(one.text):]
 		if n := len(before); n > 0 && len(after) > 0 && before[n-1] == after[0] && (after[0] == '"' || after[0] == '\'') {
@@ -117,6 +121,9 @@ func (r replacing) dotenv(content []byte) []byte {
 // withoutNotes takes the field sops out of a text and leaves its lines empty. It is
 // nil where that cannot be done.
 func withoutNotes(name string, content []byte, format Format) []byte {
+	if content == nil {
+		return nil
+	}
 	if format == YAML {
 		return withoutBlock(content)
 	}
