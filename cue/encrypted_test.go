@@ -196,6 +196,19 @@ func TestEncryptedFilesApart(t *testing.T) {
 	wantSaid(t, set, "deploy/app/values.yaml:7: the file is encrypted", "deploy/kust/app.env:")
 }
 
+// TestTwoFoldersWithOneEncryptedFile: an object that two packages make is one, and
+// counts as encrypted if one of them reads an encrypted file.
+func TestTwoFoldersWithOneEncryptedFile(t *testing.T) {
+	set := compileWith(t, memory{
+		"deploy/base.cue":         text("package deploy\n\nbase: {apiVersion: \"v1\", kind: \"ConfigMap\", metadata: name: \"base\"}\n"),
+		"deploy/prod/a.cue":       embedder(""),
+		"deploy/prod/values.yaml": sealed(t, "values.yaml"),
+	}, ageKeys(t, "alice"))
+	if v1alpha1.HasErrors(set.Diagnostics) || len(set.Manifests) != 2 || !marked(object(t, set, "ConfigMap", "base")) {
+		t.Errorf("%d objects\n%s", len(set.Manifests), said(set))
+	}
+}
+
 // TestBrokenFilesThatWereEncrypted: what a reader says of a text may quote it.
 func TestBrokenFilesThatWereEncrypted(t *testing.T) {
 	for _, name := range []string{"broken.yaml.age", "twice.yaml.age"} {
