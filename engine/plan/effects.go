@@ -34,30 +34,6 @@ func (s Step) effects() []string {
 	return nil
 }
 
-// hidden: numbers and ports are values that may not be shown.
-func (s Step) hidden() bool {
-	return s.Live != nil && encrypted(s.Live) || s.Desired != nil && encrypted(s.Desired)
-}
-
-// hiddenEffects say what happens to Pods, and not how many they are.
-func (s Step) hiddenEffects() []string {
-	was, had := workloadOf(s.Live)
-	now, has := workloadOf(s.Desired)
-	switch {
-	case s.Action == Create && has:
-		return []string{"starts its pods"}
-	case s.Action == Replace && has:
-		return []string{"its pods are made anew"}
-	case s.Action == Change && had && has && !equality.Semantic.DeepEqual(was.template, now.template):
-		if _, ok := s.Desired.(*appsv1.ReplicaSet); !ok {
-			return []string{"restarts its pods"}
-		}
-	case s.Action == Delete && had:
-		return []string{"ends its pods"}
-	}
-	return nil
-}
-
 func started(obj client.Object) []string {
 	switch o := obj.(type) {
 	case *appsv1.DaemonSet:

@@ -36,12 +36,6 @@ func Fields(old, now client.Object) []Field {
 	return d.fields
 }
 
-// encrypted: something of the object was encrypted in the repository. A commit that
-// ends that must not show what was there before, so either side counts.
-func encrypted(obj client.Object) bool {
-	return obj != nil && obj.GetAnnotations()[v1alpha1.AnnotationEncrypted] == "true"
-}
-
 // content is the part of an object that a user writes.
 func content(obj client.Object) map[string]any {
 	m, err := runtime.DefaultUnstructuredConverter.ToUnstructured(obj)
