@@ -162,6 +162,8 @@ func overran(err error, r request, l worker.Limits) (string, outcome) {
 		return fmt.Sprintf("%s used more than %d MiB of memory and was ended: %s, or set spec.compile.memory of the Source", what, l.Memory>>20, look), limited
 	case errors.As(err, &died) && strings.Contains(died.Reason, "stack exceeds"):
 		return what + " goes deeper and deeper without end: look for a definition that refers to itself", final
+	case errors.As(err, &died) && r.Encrypted:
+		return fmt.Sprintf("%s has ended its process; it is tried again, and if it happens again: %s", what, look), passing
 	case errors.As(err, &died):
 		return fmt.Sprintf("%s has ended its process (%s); it is tried again, and if it happens again: %s", what, died.Reason, look), passing
 	}

@@ -41,6 +41,7 @@ func assemble(problems []document.Problem, results []admitted, ks kinds, opts Op
 	set.Diagnostics = append(set.Diagnostics, unsupported(objects, opts.Kinds)...)
 	resolve(objects, ks, &set, v1alpha1.HasErrors(set.Diagnostics))
 	for _, o := range objects {
+		o.mark()
 		set.Manifests = append(set.Manifests, o.Manifest)
 	}
 	if len(objects) == 0 && len(set.Diagnostics) == 0 {
@@ -62,6 +63,19 @@ func place(o object, ks kinds, opts Options) object {
 	return o
 }
 
+// mark notes on an object that something of it was encrypted.
+func (o object) mark() {
+	if !o.encrypted {
+		return
+	}
+	annotations := o.Object.GetAnnotations()
+	if annotations == nil {
+		annotations = map[string]string{}
+	}
+	annotations[v1alpha1.AnnotationEncrypted] = "true"
+	o.Object.SetAnnotations(annotations)
+}
+
 func identify(u *unstructured.Unstructured) identity {
 	return identity{u.GroupVersionKind().GroupKind(), u.GetNamespace(), u.GetName()}
 }
@@ -77,6 +91,7 @@ func unique(objects []object, ds []v1alpha1.Diagnostic) ([]object, []v1alpha1.Di
 		}
 		first := out[len(out)-1]
 		if first.Origin == m.Origin && equality.Semantic.DeepEqual(first.Object.Object, m.Object.Object) {
+			out[len(out)-1].encrypted = first.encrypted || m.encrypted // one of the folders may read an encrypted file
 			continue
 		}
 		if first.Origin == m.Origin {

@@ -36,7 +36,7 @@ func (j *job) charts(ctx context.Context) error {
 
 // chart says that a file makes its folder a chart; nil if it does not.
 func (j *job) chart(ctx context.Context, f revision.File) (*document.Problem, error) {
-	k := key("chart", j.root, []revision.File{f})
+	k := j.key("chart", j.root, []revision.File{f})
 	e, known := j.cached(k)
 	if !known {
 		content, problem, err := j.in.read(ctx, f)

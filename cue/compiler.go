@@ -23,6 +23,7 @@ import (
 	"berth.dev/berth/cue/document"
 	"berth.dev/berth/cue/eval"
 	"berth.dev/berth/cue/schema"
+	"berth.dev/berth/cue/sops"
 	"berth.dev/berth/cue/worker"
 )
 
@@ -51,6 +52,8 @@ type Options struct {
 	// Limits of the evaluation of each folder of CUE, where it has a process of
 	// its own; the zero value is DefaultLimits.
 	Limits worker.Limits
+	// Decryption opens encrypted files.
+	Decryption Decryption
 	// Kinds are what the cluster carries out; nil means every kind of the schema.
 	Kinds KindSet
 }
@@ -94,7 +97,7 @@ func (c *Compiler) Compile(ctx context.Context, rev revision.Revision, opts Opti
 		return manifest.Set{}, fmt.Errorf("list the files: %w", err)
 	}
 	in := sift(rev.Tree, files, root)
-	j := &job{compiler: c, in: in, root: root, limits: cmp.Or(opts.Limits, DefaultLimits()), keys: map[string]bool{}}
+	j := &job{compiler: c, in: in, root: root, limits: cmp.Or(opts.Limits, DefaultLimits()), decryption: opts.Decryption, opens: opts.Decryption.id(), keys: map[string]bool{}}
 	tasks, err := j.tasks(ctx)
 	if err != nil {
 		return manifest.Set{}, fmt.Errorf("compile: %w", err)
@@ -116,17 +119,29 @@ func (c *Compiler) Compile(ctx context.Context, rev revision.Revision, opts Opti
 		return manifest.Set{}, fmt.Errorf("compile: %w", err)
 	}
 	c.cache.retain(opts.Source, j.keys)
+	for i := range results {
+		results[i] = in.relocate(results[i])
+	}
 	return assemble(in.problems, results, c.kinds, opts), nil
 }
 
 // job is one compile.
 type job struct {
-	compiler *Compiler
-	in       *inputs
-	root     string
-	limits   worker.Limits
-	mu       sync.Mutex
-	keys     map[string]bool
+	compiler   *Compiler
+	in         *inputs
+	root       string
+	limits     worker.Limits
+	decryption Decryption
+	// opens is what decryption is identified by.
+	opens string
+	mu    sync.Mutex
+	keys  map[string]bool
+}
+
+// key names content, and how it is opened: what one Source's keys open is nothing
+// to a Source that has others.
+func (j *job) key(what, dir string, files []revision.File) string {
+	return key(what+"\x00"+j.opens, dir, files)
 }
 
 // cached returns what is known under a key, and marks it as used.
@@ -138,7 +153,7 @@ func (j *job) cached(key string) (entry, bool) {
 }
 
 func (j *job) plain(ctx context.Context, f revision.File) (admitted, error) {
-	k := key("plain", "", []revision.File{f})
+	k := j.key("plain", "", []revision.File{f})
 	if e, ok := j.cached(k); ok {
 		return e.result, nil
 	}
@@ -147,10 +162,13 @@ func (j *job) plain(ctx context.Context, f revision.File) (admitted, error) {
 		return admitted{}, err
 	}
 	result := admitted{}
-	if problem != nil {
+	switch name := j.in.written(f.Path); {
+	case problem != nil:
 		result.problems = []document.Problem{*problem}
-	} else {
-		result = j.compiler.kinds.plainFile(f, content)
+	case sops.Detect(name, content) != sops.None:
+		result = j.plainEncrypted(f, content)
+	default:
+		result = j.compiler.kinds.plainFile(f, content, false)
 		result.problems = few(result.problems)
 	}
 	j.compiler.cache.put(k, entry{result: result})
@@ -162,7 +180,7 @@ func (j *job) plain(ctx context.Context, f revision.File) (admitted, error) {
 func (j *job) folder(ctx context.Context, dir string) (admitted, error) {
 	root := j.in.moduleRoot(dir)
 	files := j.in.files(dir, root, 0)
-	own := key("package", dir, files)
+	own := j.key("package", dir, files)
 	e, known := j.cached(own)
 	if known && e.reach == 0 {
 		return e.result, nil
@@ -180,7 +198,7 @@ func (j *job) folder(ctx context.Context, dir string) (admitted, error) {
 	if far != 0 {
 		j.compiler.cache.put(own, entry{reach: far})
 		files = j.in.files(dir, root, far)
-		full = key("reached", dir, files)
+		full = j.key("reached", dir, files)
 		if e, ok := j.cached(full); ok {
 			return e.result, nil
 		}
@@ -206,7 +224,7 @@ func (j *job) evaluate(ctx context.Context, full, dir, root string, contents map
 		return admitted{problems: []document.Problem{*problem}}, nil
 	}
 	pkg.Unnamed = unnamed
-	return j.do(ctx, full, request{CUE: &pkg})
+	return j.embedding(ctx, full, pkg)
 }
 
 func diagnostic(p document.Problem) v1alpha1.Diagnostic {

@@ -11,6 +11,7 @@ import (
 
 	"berth.dev/berth/api/revision"
 	"berth.dev/berth/cue/document"
+	"berth.dev/berth/cue/sops"
 )
 
 // maxFile is the size of the largest file that is read.
@@ -29,6 +30,8 @@ type inputs struct {
 	cueFiles map[string][]revision.File
 	// vendored are the files of copies of the schema, by the folder of the module.
 	vendored map[string][]revision.File
+	// age are the files NAME.age, by NAME.
+	age      map[string]revision.File
 	problems []document.Problem
 	// folders of the tree; made when it is first asked for.
 	folders map[string]bool
@@ -41,9 +44,13 @@ func sift(tree revision.Tree, files []revision.File, root string) *inputs {
 	below := false
 	for _, f := range files {
 		in.all[f.Path] = f
+		in.unseal(f)
 		deployed := within(root, f.Path) && !hidden(root, f.Path)
 		below = below || deployed
 		ext := path.Ext(f.Path)
+		if f.Kind != revision.Regular {
+			ext = path.Ext(strings.TrimSuffix(f.Path, sops.Suffix))
+		}
 		if deployed && f.Kind != revision.Regular {
 			in.special(f, ext)
 			continue
@@ -77,6 +84,7 @@ func sift(tree revision.Tree, files []revision.File, root string) *inputs {
 			in.plain = append(in.plain, f)
 		}
 	}
+	in.unsealed(root)
 	for dir := range folders {
 		in.packages = append(in.packages, dir)
 	}
@@ -142,7 +150,7 @@ func folder(name string) string {
 
 // read returns the content of a file, or what is wrong with it.
 func (in *inputs) read(ctx context.Context, f revision.File) ([]byte, *document.Problem, error) {
-	content, err := in.tree.Read(ctx, f.Path, maxFile)
+	content, err := in.tree.Read(ctx, in.written(f.Path), maxFile)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read %s: %w", f.Path, err)
 	}
@@ -160,7 +168,8 @@ func (in *inputs) read(ctx context.Context, f revision.File) ([]byte, *document.
 var mentions = regexp.MustCompile(`(?m)(?:^[\s{,-]*|[{,]\s*)["']?(apiVersion|kind)["']?\s*:`)
 
 // plainFile reads the objects of a YAML or JSON file.
-func (ks kinds) plainFile(f revision.File, content []byte) admitted {
+// hide keeps its values out of what is said.
+func (ks kinds) plainFile(f revision.File, content []byte, hide bool) admitted {
 	isJSON := path.Ext(f.Path) == ".json"
 	var docs []*document.Node
 	var out admitted
@@ -189,7 +198,7 @@ func (ks kinds) plainFile(f revision.File, content []byte) admitted {
 			out.problems = append(out.problems, document.Problem{Pos: doc.Pos, Object: label(doc), Message: lacks(doc)})
 			continue
 		}
-		one := ks.admit(doc)
+		one := ks.admit(doc, hide)
 		out.objects = append(out.objects, one.objects...)
 		out.problems = append(out.problems, one.problems...)
 	}

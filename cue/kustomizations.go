@@ -10,6 +10,7 @@ import (
 	"berth.dev/berth/api/revision"
 	"berth.dev/berth/cue/document"
 	"berth.dev/berth/cue/kustomize"
+	"berth.dev/berth/cue/sops"
 )
 
 // kustomizations are those below the deployed folder.
@@ -128,7 +129,7 @@ func (j *job) choose(ctx context.Context, ks *kustomizations) error {
 
 // kustomizationFile reads a kustomization file, if it is not known.
 func (j *job) kustomizationFile(ctx context.Context, f revision.File) (*kustomize.File, error) {
-	k := key("kustomization file", "", []revision.File{f})
+	k := j.key("kustomization file", "", []revision.File{f})
 	if e, ok := j.cached(k); ok {
 		return e.kustomization, nil
 	}
@@ -137,6 +138,9 @@ func (j *job) kustomizationFile(ctx context.Context, f revision.File) (*kustomiz
 		return nil, err
 	}
 	var read *kustomize.File
+	if problem == nil && sops.Detect(f.Path, content) != sops.None {
+		problem = &document.Problem{Pos: document.Pos{Path: f.Path, Line: 1}, Message: "a kustomization is not read when it is encrypted itself; encrypt the files that it names"}
+	}
 	if problem != nil {
 		read = &kustomize.File{Path: f.Path, Problems: []document.Problem{*problem}}
 	} else {

@@ -4,10 +4,13 @@ import (
 	"context"
 	"fmt"
 	"path"
+	"slices"
+	"strings"
 
 	"berth.dev/berth/api/revision"
 	"berth.dev/berth/cue/document"
 	"berth.dev/berth/cue/kustomize"
+	"berth.dev/berth/cue/sops"
 )
 
 // kustomization builds one, unless all that it reads is known.
@@ -30,34 +33,73 @@ func (j *job) built(ctx context.Context, w *walk) (admitted, error) {
 		return admitted{problems: []document.Problem{{Pos: document.Pos{Path: w.root.Path, Line: 1},
 			Message: fmt.Sprintf("the kustomization reads %d MiB; at most %d MiB are read: split it", size>>20, maxKustomization>>20)}}}, nil
 	}
-	full := key("kustomization", w.root.Path, files)
+	full := j.key("kustomization", w.root.Path, files)
 	if e, ok := j.cached(full); ok {
 		return e.result, nil
 	}
 	in := kustomize.Input{File: w.root.Path, Files: make(map[string][]byte, len(files))}
-	var problems []document.Problem
+	r := request{Kustomization: &in}
+	var skipped, problems []document.Problem
 	for _, f := range files {
-		content, problem, err := j.in.read(ctx, f)
-		if err != nil {
+		s, problem, err := j.open(ctx, f)
+		switch {
+		case err != nil:
 			return admitted{}, err
-		}
-		if problem != nil {
+		case problem != nil && problem.Warning:
+			skipped = append(skipped, *problem)
+		case problem != nil:
 			problems = append(problems, *problem)
 		}
-		in.Files[f.Path] = content
+		r.Encrypted = r.Encrypted || s.encrypted && !s.instead
+		r.guardian.values = append(r.guardian.values, s.values...)
+		if in.Encrypted = r.Encrypted; s.shapeless {
+			in.Unknown = append(in.Unknown, f.Path)
+			s.content = s.anything(f.Path)
+		}
+		in.Files[f.Path] = s.content
 	}
 	if len(problems) > 0 {
 		result := admitted{problems: problems}
 		j.compiler.cache.put(full, entry{result: result})
 		return result, nil
 	}
-	return j.do(ctx, full, request{Kustomization: &in})
+	result, err := j.do(ctx, full, r)
+	return j.withoutSkipped(result, skipped, in.Unknown), err
+}
+
+// withoutSkipped leaves out what is said of files that were not looked into, but
+// for that.
+func (j *job) withoutSkipped(a admitted, skipped []document.Problem, unknown []string) admitted {
+	if len(skipped) == 0 {
+		return a
+	}
+	var out []document.Problem
+	a.objects = slices.DeleteFunc(slices.Clone(a.objects), func(o object) bool {
+		return slices.ContainsFunc(unknown, func(name string) bool { return j.in.written(name) == j.in.written(o.Origin.Path) })
+	})
+	for _, p := range a.problems {
+		if !slices.ContainsFunc(skipped, func(s document.Problem) bool { return s.Path == j.in.written(p.Path) }) {
+			out = append(out, p)
+		}
+	}
+	a = guardian{}.guard(a)
+	a.problems = append(out, skipped...)
+	return a
+}
+
+// anything is something to build with in the place of a file of which not even the
+// shape is known.
+func (s source) anything(name string) []byte {
+	if ext := path.Ext(strings.TrimSuffix(name, sops.Suffix)); ext == ".yaml" || ext == ".yml" || ext == ".json" {
+		return fmt.Appendf(nil, `{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "encrypted-%.10s"}}`, s.content)
+	}
+	return s.content
 }
 
 // unlisted names a manifest that lies in the folder of a kustomization and that
 // none lists.
 func (j *job) unlisted(ctx context.Context, f revision.File, by string) (admitted, error) {
-	k := key("unlisted", by, []revision.File{f})
+	k := j.key("unlisted", by, []revision.File{f})
 	if e, ok := j.cached(k); ok {
 		return e.result, nil
 	}
@@ -66,7 +108,7 @@ func (j *job) unlisted(ctx context.Context, f revision.File, by string) (admitte
 		return admitted{}, err
 	}
 	var result admitted
-	if problem == nil && looksLikeManifest(f.Path, content) {
+	if problem == nil && (looksLikeManifest(f.Path, content) || sops.Detect(f.Path, content) == sops.Age) {
 		result.problems = []document.Problem{{Pos: document.Pos{Path: f.Path, Line: 1}, Warning: true,
 			Message: fmt.Sprintf("not listed in %s; not deployed", by)}}
 	}

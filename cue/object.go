@@ -21,6 +21,8 @@ const maxData = 1 << 20
 type object struct {
 	manifest.Manifest
 	Links []link
+	// encrypted: something that it was made of was encrypted.
+	encrypted bool
 }
 
 // admitted is what came of one document: objects, and what is wrong with it.
@@ -41,10 +43,10 @@ func (a *admitted) failed() bool {
 }
 
 // admit checks a document that has an apiVersion and a kind, and turns it into
-// objects: one, or the items of a list.
-func (ks kinds) admit(n *document.Node) admitted {
+// objects: one, or the items of a list. hide keeps its values out of what is said.
+func (ks kinds) admit(n *document.Node, hide bool) admitted {
 	if kind := n.Text("kind"); kind == "List" || n.Get("items") != nil && strings.HasSuffix(kind, "List") {
-		return ks.list(n)
+		return ks.list(n, hide)
 	}
 	var out admitted
 	name := label(n)
@@ -54,6 +56,12 @@ func (ks kinds) admit(n *document.Node) admitted {
 		return out
 	}
 	n, old := ks.modern(n)
+	blurred := func(problems []document.Problem) []document.Problem {
+		if hide {
+			return blur(problems)
+		}
+		return problems
+	}
 	k, why := ks.find(n.Text("apiVersion"), kind)
 	if k == nil {
 		pos := n.Pos
@@ -64,20 +72,21 @@ func (ks kinds) admit(n *document.Node) admitted {
 		return out
 	}
 	n, out.problems = clean(n)
-	out.problems = append(old, out.problems...)
+	out.problems = append(blurred(old), out.problems...)
+	out.problems = ciphertexts(n, out.problems)
 	k.definition.Fill(n)
-	hide := strings.Contains(strings.ToLower(kind), "secret")
-	out.problems = append(out.problems, k.definition.Check(n, check.Options{Hide: hide})...)
+	secret := hide || strings.Contains(strings.ToLower(kind), "secret")
+	out.problems = append(out.problems, k.definition.Check(n, check.Options{Hide: secret})...)
 	if !out.failed() {
-		out.problems = append(out.problems, k.inspect(n)...)
+		out.problems = append(out.problems, blurred(k.inspect(n))...)
 	}
 	if !out.failed() && !n.Broken() {
-		u, typed, problems := k.decode(n, hide)
-		out.problems = append(out.problems, problems...)
+		u, typed, problems := k.decode(n, secret)
+		out.problems = append(out.problems, blurred(problems)...)
 		if !out.failed() {
 			m := manifest.Manifest{Object: u, Origin: manifest.Origin{Path: n.Path, Line: n.Line}}
 			o := object{Manifest: m, Links: linksOf(n, typed)}
-			if out.problems = append(out.problems, k.validate(n, typed, hide)...); !out.failed() {
+			if out.problems = append(out.problems, blurred(k.validate(n, typed, secret))...); !out.failed() {
 				out.objects = []object{o}
 			}
 		}
@@ -110,7 +119,7 @@ func unnamed(n *document.Node) document.Problem {
 }
 
 // list admits the items of a List, or of one of a kind such as ConfigMapList.
-func (ks kinds) list(n *document.Node) admitted {
+func (ks kinds) list(n *document.Node, hide bool) admitted {
 	var out admitted
 	for _, f := range n.Fields {
 		switch f.Key {
@@ -140,7 +149,7 @@ func (ks kinds) list(n *document.Node) admitted {
 		if of != "" && item.Get("apiVersion") == nil {
 			item = with(item, "apiVersion", n.Text("apiVersion"))
 		}
-		one := ks.admit(item)
+		one := ks.admit(item, hide)
 		out.objects = append(out.objects, one.objects...)
 		out.problems = append(out.problems, one.problems...)
 	}

@@ -115,10 +115,10 @@ func importsModule(f *ast.File) bool {
 }
 
 // evaluate compiles one CUE package, in this process.
-func (c *Compiler) evaluate(ctx context.Context, pkg eval.Package) admitted {
+func (c *Compiler) evaluate(ctx context.Context, pkg eval.Package, hide bool) admitted {
 	results := map[*document.Node]admitted{}
 	result := c.safely(ctx, pkg, func(n *document.Node) []document.Problem {
-		results[n] = c.kinds.admit(n)
+		results[n] = c.kinds.admit(n, hide)
 		return results[n].problems
 	})
 	out := admitted{problems: result.Problems}
@@ -134,6 +134,9 @@ func (c *Compiler) evaluate(ctx context.Context, pkg eval.Package) admitted {
 func (c *Compiler) safely(ctx context.Context, pkg eval.Package, check eval.Checker) (result eval.Result) {
 	defer func() {
 		if fault := recover(); fault != nil {
+			if pkg.Encrypted {
+				fault = "what it says may hold a value of an encrypted file"
+			}
 			result = eval.Result{Problems: []document.Problem{{Pos: document.Pos{Path: pkg.Dir},
 				Message: fmt.Sprintf("the CUE evaluator failed on this folder: %v; please report it", fault)}}}
 		}

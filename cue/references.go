@@ -49,6 +49,7 @@ func resolve(objects []object, ks kinds, set *manifest.Set, partial bool) {
 			if r.templates[u.GetNamespace()] == nil {
 				r.templates[u.GetNamespace()] = &templates{byLabel: map[string][]*template{}, selected: map[string][]*template{}}
 			}
+			t.encrypted = objects[i].encrypted
 			r.templates[u.GetNamespace()].add(t)
 		}
 	}
@@ -84,7 +85,7 @@ func (r *references) reference(o *object, l link, at spot) manifest.Reference {
 	}
 	return manifest.Reference{
 		Origin: origin, Column: at.Column, Object: o.Object.GetKind() + "/" + o.Object.GetName(), Field: at.Field,
-		To: l.To, Namespace: o.Object.GetNamespace(), Name: l.Name, Key: l.Key, Selector: l.Selector, Else: l.Else,
+		To: l.To, Namespace: o.Object.GetNamespace(), Name: l.Name, Key: l.Key, Selector: l.Selector, Else: l.Else, Hidden: o.encrypted,
 	}
 }
 
@@ -116,6 +117,10 @@ func (r *references) named(o *object, l link, said map[identity]bool, partial bo
 		return
 	}
 	message := fmt.Sprintf("the %s %q has no key %q; ", l.To.Kind, l.Name, l.Key)
+	if o.encrypted {
+		r.fail(o, l.KeyAt, fmt.Sprintf("the %s that is named here has no such key", l.To.Kind))
+		return
+	}
 	if near := check.Nearest(l.Key, keys); near != "" {
 		message += fmt.Sprintf("did you mean %q?", near)
 	} else if len(keys) == 0 {
@@ -183,6 +188,10 @@ func (r *references) port(o *object, l link) {
 		}
 	}
 	message := fmt.Sprintf("%s has no port %q of protocol %s; ", found[0].object, l.Port, l.Protocol)
+	if o.encrypted || slices.ContainsFunc(found, func(t *template) bool { return t.encrypted }) {
+		r.fail(o, l.At, fmt.Sprintf("%s has no port of that name and protocol", found[0].object))
+		return
+	}
 	slices.Sort(names)
 	names = slices.Compact(names)
 	switch near := check.Nearest(l.Port, names); {
@@ -199,6 +208,10 @@ func (r *references) port(o *object, l link) {
 func (r *references) nodePort(o *object, l link) {
 	key := nodePort{l.NodePort, l.Protocol}
 	if first := r.nodePorts[key]; first != nil && first != o {
+		if o.encrypted || first.encrypted {
+			r.fail(o, l.At, fmt.Sprintf("the node port is that of Service/%s at %s too; use another one, or leave it out", first.Object.GetName(), first.Origin))
+			return
+		}
 		r.fail(o, l.At, fmt.Sprintf("node port %d is that of Service/%s at %s too; use another one, or leave it out",
 			l.NodePort, first.Object.GetName(), first.Origin))
 		return

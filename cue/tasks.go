@@ -22,7 +22,7 @@ func (j *job) tasks(ctx context.Context) ([]task, error) {
 	}
 	var out []task
 	for _, f := range j.in.plain {
-		switch listed, dir := ks.files[f.Path], ks.enclosing(f.Path); {
+		switch listed, dir := ks.files[f.Path] || ks.files[j.in.written(f.Path)], ks.enclosing(f.Path); {
 		case listed, dir != nil && len(dir.Problems) > 0:
 		case dir != nil:
 			out = append(out, func(ctx context.Context) (admitted, error) { return j.unlisted(ctx, f, dir.Path) })

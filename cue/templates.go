@@ -12,6 +12,8 @@ type template struct {
 	object string
 	labels labels.Set
 	ports  []corev1.ContainerPort
+	// encrypted: no value of it may be shown.
+	encrypted bool
 }
 
 // templates are those of one Namespace.

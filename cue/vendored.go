@@ -32,7 +32,7 @@ func (in *inputs) copies() []string {
 // with: editors judge by the copy.
 func (j *job) vendored(ctx context.Context, module string) (admitted, error) {
 	files := j.in.vendored[module]
-	k := key("vendored", module, files)
+	k := j.key("vendored", module, files)
 	if e, ok := j.cached(k); ok {
 		return e.result, nil
 	}

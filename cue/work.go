@@ -12,6 +12,19 @@ import (
 type request struct {
 	CUE           *eval.Package
 	Kustomization *kustomize.Input
+	// Encrypted: something that is read was encrypted, so that nothing may be said
+	// of any value.
+	Encrypted bool
+	// guardian is of this process alone.
+	guardian guardian
+}
+
+// guarded is a result that may be kept and shown.
+func (r request) guarded(a admitted) admitted {
+	if !r.Encrypted {
+		return a
+	}
+	return r.guardian.guard(a)
 }
 
 // path is what the work is about: a folder, or a kustomization file.
@@ -33,9 +46,9 @@ func (r request) what() (what, look string) {
 // perform does a piece of work in this process.
 func (c *Compiler) perform(ctx context.Context, r request) admitted {
 	if r.Kustomization != nil {
-		return c.kinds.kustomized(*r.Kustomization)
+		return c.kinds.kustomized(*r.Kustomization, r.Encrypted)
 	}
-	return c.evaluate(ctx, *r.CUE)
+	return c.evaluate(ctx, *r.CUE, r.Encrypted)
 }
 
 // do does a piece of work, apart where that is asked for, and keeps the result
@@ -43,7 +56,7 @@ func (c *Compiler) perform(ctx context.Context, r request) admitted {
 func (j *job) do(ctx context.Context, full string, r request) (admitted, error) {
 	c := j.compiler
 	if c.apart == nil {
-		result := c.perform(ctx, r)
+		result := r.guarded(c.perform(ctx, r))
 		if err := ctx.Err(); err != nil {
 			return admitted{}, err
 		}
@@ -58,6 +71,7 @@ func (j *job) do(ctx context.Context, full string, r request) (admitted, error) 
 	if err != nil {
 		return admitted{}, err
 	}
+	result = r.guarded(result)
 	switch how {
 	case final:
 		c.cache.put(full, entry{result: result})
@@ -68,7 +82,7 @@ func (j *job) do(ctx context.Context, full string, r request) (admitted, error) 
 }
 
 // kustomized builds a kustomization and admits what it makes.
-func (ks kinds) kustomized(in kustomize.Input) admitted {
+func (ks kinds) kustomized(in kustomize.Input, hide bool) admitted {
 	docs, problems := kustomize.Build(in)
 	out := admitted{problems: problems}
 	for _, doc := range docs {
@@ -76,7 +90,7 @@ func (ks kinds) kustomized(in kustomize.Input) admitted {
 			out.problems = append(out.problems, document.Problem{Pos: doc.Pos, Object: label(doc), Message: lacks(doc)})
 			continue
 		}
-		one := ks.admit(doc)
+		one := ks.admit(doc, hide)
 		out.objects = append(out.objects, one.objects...)
 		out.problems = append(out.problems, one.problems...)
 	}

@@ -30,17 +30,30 @@ type Reference struct {
 	Near string
 	// Else says what happens without it.
 	Else string
+	// Hidden: the object comes out of an encrypted file, so that nothing of what it
+	// names may be shown.
+	Hidden bool
+}
+
+// Target is what is named, as messages call it.
+func (r Reference) Target() string {
+	if r.Hidden {
+		return fmt.Sprintf("%s of the name that stands here", r.To.Kind)
+	}
+	return fmt.Sprintf("%s %q", r.To.Kind, r.Name)
 }
 
 // Missing is the warning that the reference leads nowhere. where says where was
 // looked, such as "in this repository".
 func (r Reference) Missing(where string) v1alpha1.Diagnostic {
 	var message string
-	if r.Selector != "" {
+	if r.Selector != "" && r.Hidden {
+		message = fmt.Sprintf("no pod %s has the labels that stand here; %s", where, r.Else)
+	} else if r.Selector != "" {
 		message = fmt.Sprintf("no pod %s has the labels %s; %s", where, strings.ReplaceAll(r.Selector, ",", ", "), r.Else)
 	} else {
-		message = fmt.Sprintf("there is no %s %q %s; %s", r.To.Kind, r.Name, where, r.Else)
-		if r.Near != "" {
+		message = fmt.Sprintf("there is no %s %s; %s", r.Target(), where, r.Else)
+		if r.Near != "" && !r.Hidden {
 			message += fmt.Sprintf("; did you mean %q?", r.Near)
 		}
 	}

@@ -8,6 +8,9 @@ const (
 	AnnotationRevision = "berth.dev/revision"
 	// AnnotationOrigin is the place of the object in the repository, as path:line.
 	AnnotationOrigin = "berth.dev/origin"
+	// AnnotationEncrypted set to "true" marks an object of which something was
+	// encrypted in the repository: no plan shows its values.
+	AnnotationEncrypted = "berth.dev/encrypted"
 	// AnnotationAdopted marks an object that was there before its Source: it is
 	// released, not deleted, when the Source no longer holds it.
 	AnnotationAdopted = "berth.dev/adopted"

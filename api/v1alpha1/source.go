@@ -64,8 +64,7 @@ type SourceSpec struct {
 	LFS bool `json:"lfs,omitempty"`
 	// MaxSize is what the repository may take of the disk. Default 1Gi.
 	MaxSize *resource.Quantity `json:"maxSize,omitempty"`
-	// Decryption names the Secret with the keys of encrypted files. It is refused:
-	// this version does not decrypt.
+	// Decryption names the Secret with the keys of encrypted files.
 	Decryption *Decryption `json:"decryption,omitempty"`
 	// DependsOn are Sources that must be Ready before a commit of this one is
 	// applied.
@@ -138,7 +137,7 @@ type Verify struct {
 }
 
 // Decryption names the Secret with the age identities that open files encrypted
-// with SOPS or age: each key whose name ends with .agekey.
+// with SOPS or age: each key whose name ends with .agekey, and the key identity.
 type Decryption struct {
 	SecretName string `json:"secretName"`
 	// SecretNamespace is where the Secret is. Default: spec.targetNamespace.

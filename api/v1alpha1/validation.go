@@ -61,7 +61,7 @@ func Validate(s *Source) field.ErrorList {
 		errs = append(errs, field.Invalid(spec.Child("maxSize"), m.String(), "must be more than 0, such as 1Gi"))
 	}
 	if d := s.Spec.Decryption; d != nil {
-		errs = append(errs, field.Forbidden(spec.Child("decryption"), "this version of Berth does not decrypt files yet; leave it out, and make the Secrets with kubectl in a namespace that no Source manages"))
+		errs = append(errs, validateSecret(d.SecretName, d.SecretNamespace, spec.Child("decryption"))...)
 	}
 	errs = append(errs, validateDependencies(s, spec.Child("dependsOn"))...)
 	for i := range s.Spec.SyncWindows {

@@ -84,7 +84,12 @@ func trust(src *v1alpha1.Source, rev *revision.Revision) (err error) {
 var errNoURL = errors.New("a cluster of several servers keeps no repositories of its own: push to a Git server, and name it in the url of a Source (kubectl apply)")
 
 // manifests compiles with CUE.
-type manifests struct{ compiler *cue.Compiler }
+type manifests struct {
+	compiler *cue.Compiler
+	// decryption opens encrypted files where there is no Source that says how; it
+	// may be nil.
+	decryption *cue.Decryption
+}
 
 var _ sync.Compiler = (*manifests)(nil)
 
@@ -101,7 +106,13 @@ func (c *manifests) Compile(ctx context.Context, rev revision.Revision, o sync.C
 	if o.Limits != nil && o.Limits.Timeout != nil {
 		limits.Timeout = o.Limits.Timeout.Duration
 	}
-	return c.compiler.Compile(ctx, rev, cue.Options{Source: o.Source, Path: o.Path, TargetNamespace: o.TargetNamespace, Kinds: kinds, Limits: limits})
+	decryption := decryptionOf(o.Decryption)
+	if c.decryption != nil {
+		decryption = *c.decryption
+	}
+	return c.compiler.Compile(ctx, rev, cue.Options{
+		Source: o.Source, Path: o.Path, TargetNamespace: o.TargetNamespace, Kinds: kinds, Limits: limits, Decryption: decryption,
+	})
 }
 
 // pushGate compiles and plans a push before it is accepted.

@@ -43,7 +43,11 @@ func planAgainst(ctx context.Context, o planOptions) error {
 	src := &v1alpha1.Source{ObjectMeta: metav1.ObjectMeta{Name: o.source}}
 	src.Spec.Path = path
 	v1alpha1.SetDefaults(src)
-	before, after, err := compileBoth(ctx, src, from, to)
+	decryption, err := o.keys.decryption()
+	if err != nil {
+		return err
+	}
+	before, after, err := compileBoth(ctx, src, from, to, decryption)
 	if err != nil {
 		return err
 	}
@@ -62,16 +66,17 @@ func planAgainst(ctx context.Context, o planOptions) error {
 }
 
 // compileBoth compiles two revisions as a push would.
-func compileBoth(ctx context.Context, src *v1alpha1.Source, from, to revision.Revision) (before, after manifest.Set, err error) {
+func compileBoth(ctx context.Context, src *v1alpha1.Source, from, to revision.Revision, decryption cue.Decryption) (before, after manifest.Set, err error) {
 	compiler, err := cue.New()
 	if err != nil {
 		return before, after, err
 	}
+	compile := &manifests{compiler: compiler, decryption: &decryption}
 	options := sync.CompileOptions{Source: src.Name, Path: src.Spec.Path, TargetNamespace: src.Spec.TargetNamespace, Kinds: sync.Kinds()}
-	if before, err = (&manifests{compiler}).Compile(ctx, from, options); err != nil {
+	if before, err = compile.Compile(ctx, from, options); err != nil {
 		return before, after, fmt.Errorf("compile %s: %w", shortID(from.Commit), err)
 	}
-	after, err = (&manifests{compiler}).Compile(ctx, to, options)
+	after, err = compile.Compile(ctx, to, options)
 	return before, after, err
 }
 

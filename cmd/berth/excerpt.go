@@ -12,6 +12,7 @@ import (
 
 	"berth.dev/berth/api/revision"
 	"berth.dev/berth/api/v1alpha1"
+	"berth.dev/berth/cue/sops"
 )
 
 const (
@@ -59,7 +60,7 @@ func (x *excerpts) print(ctx context.Context, w io.Writer, ds []v1alpha1.Diagnos
 // line is the line that a diagnostic speaks of; false when there is none, or
 // when it may hold a secret.
 func (x *excerpts) line(ctx context.Context, d v1alpha1.Diagnostic) (string, bool) {
-	if d.Path == "" || d.Line < 1 || strings.HasPrefix(d.Object, "Secret") || secretive.MatchString(d.Field) {
+	if d.Path == "" || d.Line < 1 || strings.HasSuffix(d.Path, sops.Suffix) || strings.HasPrefix(d.Object, "Secret") || secretive.MatchString(d.Field) {
 		return "", false
 	}
 	content, known := x.files[d.Path]

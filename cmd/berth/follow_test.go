@@ -56,7 +56,7 @@ func newFollower(t *testing.T) *follower {
 	}
 	views := live.New()
 	fetcher := &revisions{remote: git.New(git.Options{Dir: t.TempDir(), AllowLocal: true, Log: enginetest.Log(t)})}
-	engine := sync.New(sync.Options{Resources: f.Resources, Live: views, Clock: clock.RealClock{}, Log: enginetest.Log(t), Fetcher: fetcher, Compiler: &manifests{compiler}})
+	engine := sync.New(sync.Options{Resources: f.Resources, Live: views, Clock: clock.RealClock{}, Log: enginetest.Log(t), Fetcher: fetcher, Compiler: &manifests{compiler: compiler}})
 	enginetest.Go(t, engine.Run)
 	enginetest.Go(t, func(ctx context.Context) error { return views.Run(ctx, f.Resources) })
 	return f

@@ -83,7 +83,7 @@ func newPusher(t *testing.T) *pusher {
 	gate := &pushGate{views: views, resources: r, log: enginetest.Log(t)}
 	builtIn := receive.New(receive.Options{Dir: t.TempDir(), Gate: gate})
 	p := &pusher{t: t, dir: filepath.Join(t.TempDir(), "shop"), revisions: &revisions{builtIn: builtIn}}
-	gate.engine = sync.NewChecker(sync.Options{Resources: r, Live: views, Clock: clock.RealClock{}, Log: enginetest.Log(t), Fetcher: p.revisions, Compiler: &manifests{compiler}})
+	gate.engine = sync.NewChecker(sync.Options{Resources: r, Live: views, Clock: clock.RealClock{}, Log: enginetest.Log(t), Fetcher: p.revisions, Compiler: &manifests{compiler: compiler}})
 	enginetest.Go(t, func(ctx context.Context) error { return views.Run(ctx, r) })
 	web := httptest.NewServer(builtIn)
 	t.Cleanup(web.Close)

@@ -33,6 +33,7 @@ type planOptions struct {
 	verbose bool
 	// against and commit are the two commits that are compared without a cluster.
 	against, commit string
+	keys            ageKeys
 	stdout, stderr  io.Writer
 }
 
@@ -46,6 +47,10 @@ func planCommand() *cobra.Command {
 push would. Nothing is changed. With --against, compare it with a commit of the
 same repository instead: no cluster is asked.
 
+Encrypted files are opened by the server, with the keys that spec.decryption of
+the Source names. With --against they are opened with --age-key-file; without it,
+whether an encrypted value has changed is told from its ciphertext.
+
 Exit code: 0 when nothing would change, 2 when something would, 1 on errors.`,
 		Example: `  berth plan
   berth plan ./deploy --source shop
@@ -57,6 +62,9 @@ Exit code: 0 when nothing would change, 2 when something would, 1 on errors.`,
 			o.dir, o.stdout, o.stderr = dirArg(args), cmd.OutOrStdout(), cmd.ErrOrStderr()
 			if err := o.check(cmd.Flags().Changed("against")); err != nil {
 				return err
+			}
+			if o.keys.file != "" && !cmd.Flags().Changed("against") {
+				return errors.New("--age-key-file needs --against: with a cluster, the server opens encrypted files with the Secret that spec.decryption of the Source names")
 			}
 			if cmd.Flags().Changed("against") {
 				return planAgainst(cmd.Context(), o)
@@ -75,6 +83,7 @@ Exit code: 0 when nothing would change, 2 when something would, 1 on errors.`,
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "show every object, field and value, however many there are")
 	f.StringVar(&o.color, "color", colorAuto, "auto, always or never; auto is for terminals, unless NO_COLOR is set")
 	f.StringVar(&o.against, "against", "", "a commit of the same repository to compare with, such as main or HEAD~1; no cluster is asked")
+	o.keys.register(f)
 	f.StringVar(&o.commit, "commit", "", "with --against: the commit that is compared, instead of the working tree")
 	return cmd
 }

@@ -22,11 +22,13 @@ const (
 
 func validateCommand() *cobra.Command {
 	var output string
+	var keys ageKeys
 	cmd := &cobra.Command{
 		Use:   "validate [DIR]",
 		Short: "Compile a working tree; no cluster is needed",
 		Long: `Compile the manifests of a working tree as a push would, and print every error
-with its place. No cluster is needed.
+with its place. No cluster is needed. Encrypted files are opened with
+--age-key-file; without it they are skipped, and what needs them is not checked.
 
 Exit code: 0 when it is valid, 1 when it is not.`,
 		Example: `  berth validate
@@ -37,10 +39,15 @@ Exit code: 0 when it is valid, 1 when it is not.`,
 			if output != "text" && output != "json" {
 				return fmt.Errorf("-o %q is not text or json", output)
 			}
-			return validate(cmd.Context(), dirArg(args), output, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			decryption, err := keys.decryption()
+			if err != nil {
+				return err
+			}
+			return validate(cmd.Context(), dirArg(args), output, decryption, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	keys.register(cmd.Flags())
 	return cmd
 }
 
@@ -51,7 +58,7 @@ func dirArg(args []string) string {
 	return "."
 }
 
-func validate(ctx context.Context, dir, output string, stdout, stderr io.Writer) error {
+func validate(ctx context.Context, dir, output string, decryption cue.Decryption, stdout, stderr io.Writer) error {
 	rev, path, err := worktree.Open(ctx, dir)
 	if err != nil {
 		return err
@@ -60,7 +67,7 @@ func validate(ctx context.Context, dir, output string, stdout, stderr io.Writer)
 	if err != nil {
 		return err
 	}
-	set, err := (&manifests{compiler}).Compile(ctx, rev, sync.CompileOptions{
+	set, err := (&manifests{compiler: compiler, decryption: &decryption}).Compile(ctx, rev, sync.CompileOptions{
 		Source: "validate", Path: path, TargetNamespace: "default", Kinds: sync.Kinds(),
 	})
 	if err != nil {

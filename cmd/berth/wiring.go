@@ -140,7 +140,7 @@ func (s *server) assemble(ctx context.Context, nodeIP netip.Addr) (err error) {
 	if s.etcd == nil {
 		fetcher.builtIn = repositories
 	}
-	s.syncOptions = sync.Options{Resources: s.res, Live: s.views, Clock: now, Log: s.log, Fetcher: fetcher, Compiler: &manifests{compiler}}
+	s.syncOptions = sync.Options{Resources: s.res, Live: s.views, Clock: now, Log: s.log, Fetcher: fetcher, Compiler: &manifests{compiler: compiler}}
 	if s.etcd == nil {
 		s.keeper = recovery.New(recovery.Options{Resources: s.res, Store: s.sealed, Path: s.opener().recoveryPath(), Clock: now, Log: s.log})
 		s.loops = s.newLoops(s.res, s.views)

@@ -54,6 +54,8 @@ type Problem struct {
 	Pos
 	// Warning is true where the object can be used all the same.
 	Warning bool
+	// Lacks: it is about a value that is not there yet.
+	Lacks bool
 	// Object is kind/name, where it is known.
 	Object  string
 	Field   string

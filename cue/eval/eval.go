@@ -29,6 +29,8 @@ type Package struct {
 	// Unnamed lists the files of Dir without a package clause; if set, they are
 	// the package.
 	Unnamed []string
+	// Encrypted: something that it embeds was, so that no value may be told.
+	Encrypted bool
 }
 
 // Object is one object of a package's value.
@@ -186,6 +188,9 @@ func (e *Evaluator) run(p Package, definitions map[string][]byte) (r *run) {
 	// until then is kept, and the other of the two evaluations tells the fault.
 	defer func() {
 		if fault := recover(); fault != nil {
+			if p.Encrypted {
+				fault = "what it says may hold a value of an encrypted file"
+			}
 			r.panicked = fmt.Sprint(fault)
 			r.problems = append(r.problems, document.Problem{Pos: document.Pos{Path: p.Dir},
 				Message: fmt.Sprintf("the CUE evaluator failed on this folder: %v; please report it", fault)})

@@ -114,6 +114,11 @@ func (r *run) problem(value cue.Value, e cueerrors.Error) document.Problem {
 		message = missingValue
 	}
 	p.Message = r.redact(message, at, value)
+	p.Lacks = lacks(text(e)) || lacks(message)
+	if r.pkg.Encrypted {
+		p.Message = unspoken(message)
+		return p
+	}
 	others := r.others(e, p.Pos)
 	switch {
 	case len(others) == 0:

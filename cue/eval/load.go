@@ -113,6 +113,9 @@ func loadProblems(p Package, err error) []document.Problem {
 		case strings.Contains(message, "illegal integer number"):
 			message += "; an octal number begins with 0o, such as 0o644"
 		}
+		if p.Encrypted && strings.Contains(message, "embed") {
+			message = unspoken(undecodable.ReplaceAllString(message, "the embedded file"))
+		}
 		if key := pos.Path + message; !seen[key] && len(out) < maxProblems {
 			seen[key] = true
 			out = append(out, document.Problem{Pos: pos, Message: message})

@@ -27,7 +27,7 @@ func (r *run) missing(v cue.Value, at []string) {
 			continue
 		}
 		name := strings.TrimRight(s.String(), "!")
-		r.add(document.Problem{Pos: r.places.near(at), Field: strings.Join(append(at[:len(at):len(at)], name), "."), Message: missingValue})
+		r.add(document.Problem{Pos: r.places.near(at), Field: strings.Join(append(at[:len(at):len(at)], name), "."), Message: missingValue, Lacks: true})
 	}
 }
 
@@ -57,10 +57,18 @@ func (r *run) valueless(v cue.Value, at []string, depth int) {
 		case kind&(cue.StructKind|cue.ListKind) != 0:
 			r.valueless(child, path, depth+1)
 		case !child.IsConcrete():
-			r.add(document.Problem{Pos: r.places.value(child, path), Field: strings.Join(path, "."),
-				Message: fmt.Sprintf("has no value yet, only %v; give it one", child)})
+			r.add(document.Problem{Pos: r.places.value(child, path), Field: strings.Join(path, "."), Lacks: true,
+				Message: r.told(fmt.Sprintf("has no value yet, only %v; give it one", child))})
 		}
 	})
+}
+
+// told is a message that may hold a value, where none may be told.
+func (r *run) told(message string) string {
+	if r.pkg.Encrypted {
+		return unspoken(message)
+	}
+	return message
 }
 
 func (r *run) add(p document.Problem) {

@@ -20,6 +20,11 @@ type Input struct {
 	// Files are the contents of all files that it reads, by path, among them
 	// those of the kustomizations that it builds on.
 	Files map[string][]byte
+	// Encrypted: some of them were, so that no value may be told.
+	Encrypted bool
+	// Unknown are those among them that nobody could open: what stands in their
+	// place is only something to build with.
+	Unknown []string
 }
 
 // library guards the library: it keeps the schema it works with in one place for
@@ -38,6 +43,10 @@ func Build(in Input) ([]*document.Node, []document.Problem) {
 	}
 	root := b.files[in.File]
 	made, err := run(files, root.Dir(), b.ownSchema)
+	if err != nil && len(in.Unknown) > 0 {
+		return nil, []document.Problem{{Pos: document.Pos{Path: in.File, Line: 1}, Warning: true,
+			Message: "not built: it needs what is in a file that is encrypted"}}
+	}
 	if err != nil {
 		return nil, []document.Problem{b.explain(err)}
 	}

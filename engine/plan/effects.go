@@ -18,6 +18,9 @@ import (
 // effects says what a step means for the Pods that run and for the ports that
 // Services have. Whether the Pods fit is for fit to say.
 func (s Step) effects() []string {
+	if s.hidden() {
+		return s.hiddenEffects()
+	}
 	switch s.Action {
 	case Create:
 		return append(started(s.Desired), ports(nil, s.Desired)...)

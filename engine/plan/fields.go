@@ -22,14 +22,14 @@ type Field struct {
 	Path string `json:"path"`
 	Old  string `json:"old,omitempty"`
 	New  string `json:"new,omitempty"`
-	// Hidden values are a Secret's.
+	// Hidden values are a Secret's, or out of an encrypted file.
 	Hidden bool `json:"hidden,omitempty"`
 }
 
 // Fields are the differences between two versions of an object, sorted by path.
 // The status and what the server keeps are left out.
 func Fields(old, now client.Object) []Field {
-	d := differ{}
+	d := differ{hidden: encrypted(old) || encrypted(now)}
 	_, d.secret = now.(*corev1.Secret)
 	d.compare("", content(old), content(now))
 	slices.SortStableFunc(d.fields, func(a, b Field) int { return strings.Compare(a.Path, b.Path) })
@@ -56,7 +56,10 @@ func content(obj client.Object) map[string]any {
 		delete(l, v1alpha1.LabelSource)
 	}
 	if a, ok := kept["annotations"].(map[string]any); ok {
-		for _, k := range []string{v1alpha1.AnnotationOrigin, v1alpha1.AnnotationRevision, v1alpha1.AnnotationAdopted, v1alpha1.AnnotationScheduleChanged} {
+		for _, k := range []string{
+			v1alpha1.AnnotationOrigin, v1alpha1.AnnotationRevision, v1alpha1.AnnotationAdopted,
+			v1alpha1.AnnotationScheduleChanged, v1alpha1.AnnotationEncrypted,
+		} {
 			delete(a, k)
 		}
 	}
@@ -66,6 +69,8 @@ func content(obj client.Object) map[string]any {
 
 type differ struct {
 	secret bool
+	// hidden: no value may be shown, and no name within a list, which is one too.
+	hidden bool
 	fields []Field
 }
 
@@ -85,7 +90,7 @@ func (d *differ) compare(path string, old, now any) {
 		d.compareLists(path, lo, ln)
 		return
 	}
-	hidden := d.secret && secretPath(path)
+	hidden := d.hidden || d.secret && secretPath(path)
 	f := Field{Path: path, Hidden: hidden}
 	if !hidden {
 		f.Old, f.New = show(old), show(now)
@@ -141,7 +146,7 @@ func (d *differ) compareLists(path string, old, now []any) {
 	}
 	mo, oldOrder, ok1 := names(old)
 	mn, newOrder, ok2 := names(now)
-	if !ok1 || !ok2 {
+	if !ok1 || !ok2 || d.hidden {
 		for i := range max(len(old), len(now)) {
 			d.compare(fmt.Sprintf("%s[%d]", path, i), at(old, i), at(now, i))
 		}

@@ -60,6 +60,9 @@ func fit(steps []Step, room Room) {
 			f.start(w.pods - was.pods)
 		}
 		if text := f.text(); text != "" {
+			if s.hidden() {
+				text = "not all of its new pods fit on the nodes" // what they need is a value
+			}
 			s.Effects = append(s.Effects, text)
 		}
 		if len(f.ended) > 0 {

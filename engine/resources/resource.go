@@ -88,7 +88,11 @@ func (r *Resource) Fields(obj client.Object) fields.Set {
 
 // Sealed are the prefixes of the keys whose values may only be stored encrypted.
 func Sealed() []string {
-	return []string{(&Resource{Plural: "secrets", Namespaced: true}).prefix(""), revisionPrefix}
+	return []string{
+		(&Resource{Plural: "secrets", Namespaced: true}).prefix(""),
+		(&Resource{Plural: "configmaps", Namespaced: true}).prefix(""), // they may be out of encrypted files
+		revisionPrefix,
+	}
 }
 
 // prefix of the keys of a namespace; all namespaces when it is empty.

@@ -48,8 +48,12 @@ func (o Outcome) Failed() bool { return v1alpha1.HasErrors(o.Diagnostics) }
 // including the write: what it shows is what applying would do. src need not
 // exist in the cluster.
 func (e *Engine) Check(ctx context.Context, src *v1alpha1.Source, rev revision.Revision) (Outcome, error) {
+	decryption, err := e.decryption(ctx, src)
+	if err != nil {
+		return Outcome{}, err
+	}
 	set, err := e.Compiler.Compile(ctx, rev, CompileOptions{
-		Limits: src.Spec.Compile,
+		Limits: src.Spec.Compile, Decryption: decryption,
 		Source: src.Name, Path: src.Spec.Path, TargetNamespace: src.Spec.TargetNamespace, Kinds: Kinds(),
 	})
 	if err != nil {
@@ -266,15 +270,34 @@ func (e *Engine) fill(ctx context.Context, out *Outcome) error {
 		case err == nil:
 		case apierrors.IsInvalid(err), apierrors.IsForbidden(err), apierrors.IsBadRequest(err):
 			errors.As(err, &status)
+			message := status.ErrStatus.Message
+			if s.Desired != nil && hides(s.Desired) {
+				message = refusal(status)
+			}
 			out.Diagnostics = append(out.Diagnostics, v1alpha1.Diagnostic{
 				Severity: v1alpha1.SeverityError, Path: s.Origin.Path, Line: int32(s.Origin.Line),
-				Object: s.Key.Kind + "/" + s.Key.Name, Message: status.ErrStatus.Message,
+				Object: s.Key.Kind + "/" + s.Key.Name, Message: message,
 			})
 		default:
 			return fmt.Errorf("%s %s: %w", s.Action, s.Key, err)
 		}
 	}
 	return nil
+}
+
+// refusal is what the cluster said, without the values: the fields that it is about.
+func refusal(status *apierrors.StatusError) string {
+	var fields []string
+	if d := status.ErrStatus.Details; d != nil {
+		for _, c := range d.Causes {
+			fields = append(fields, c.Field)
+		}
+	}
+	message := "the cluster refuses it; why may quote a value of an encrypted file, and is left out"
+	if len(fields) > 0 {
+		message += ": look at " + strings.Join(fields, ", ")
+	}
+	return message
 }
 
 func boolInt(b bool) int {

@@ -61,6 +61,7 @@ func TestSourcesOutOfASource(t *testing.T) {
 	refused("t2", elsewhere, "Source shop may only touch the namespaces default, shop-*")
 	refused("t3", fmt.Sprintf(web, 1, "v1"), "Source shop may only hold the kinds Source, ConfigMap")
 	refused("t4", fmt.Sprintf(childSource, "grandchild", ", targetNamespace: other, credentials: {secretName: x}"), "reads a Secret of namespace other")
+	refused("t4b", fmt.Sprintf(childSource, "grandchild", ", decryption: {secretName: x, secretNamespace: other}"), "reads a Secret of namespace other")
 	refused("t5", fmt.Sprintf(childSource, "team", ""), "belongs to Source shop")
 	// A child that is not pruned counts with all that it owns.
 	out, err := f.engine.Check(t.Context(), f.source(t), f.revision("c2", keep))

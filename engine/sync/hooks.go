@@ -51,11 +51,11 @@ func (p *preparation) hook(m manifest.Manifest, obj client.Object) {
 		return
 	}
 	if phase != v1alpha1.HookPre && phase != v1alpha1.HookPost {
-		p.fail(m, at, fmt.Sprintf("%q is not %s or %s", phase, v1alpha1.HookPre, v1alpha1.HookPost))
+		p.fail(m, at, fmt.Sprintf("%s is not %s or %s", quoted(m, phase), v1alpha1.HookPre, v1alpha1.HookPost))
 		return
 	}
 	if c := job.Annotations[v1alpha1.AnnotationHookCleanup]; c != "" && c != v1alpha1.CleanupNext && c != v1alpha1.CleanupSuccess {
-		p.fail(m, "metadata.annotations["+v1alpha1.AnnotationHookCleanup+"]", fmt.Sprintf("%q is not %s or %s", c, v1alpha1.CleanupNext, v1alpha1.CleanupSuccess))
+		p.fail(m, "metadata.annotations["+v1alpha1.AnnotationHookCleanup+"]", fmt.Sprintf("%s is not %s or %s", quoted(m, c), v1alpha1.CleanupNext, v1alpha1.CleanupSuccess))
 		return
 	}
 	wave, ok := p.wave(m, job)

@@ -5,11 +5,14 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -138,7 +141,11 @@ func (p *preparation) wave(m manifest.Manifest, obj client.Object) (int, bool) {
 func (p *preparation) typed(m manifest.Manifest, row *resources.Resource) (client.Object, bool) {
 	obj := row.New()
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(m.Object.Object, obj); err != nil {
-		p.fail(m, "", err.Error())
+		message := err.Error()
+		if hides(m.Object) {
+			message = "cannot be read as a " + m.Object.GetKind()
+		}
+		p.fail(m, "", message)
 		return nil, false
 	}
 	obj.SetNamespace(cmp.Or(obj.GetNamespace(), p.source.Spec.TargetNamespace))
@@ -165,7 +172,7 @@ func (p *preparation) grants(m manifest.Manifest, obj client.Object) bool {
 	}
 	path := "metadata.annotations[" + v1alpha1.AnnotationRole + "]"
 	if role != v1alpha1.RoleViewer && role != v1alpha1.RoleAdmin {
-		p.fail(m, path, fmt.Sprintf("%q is no role; a ServiceAccount can be given %s or %s", role, v1alpha1.RoleViewer, v1alpha1.RoleAdmin))
+		p.fail(m, path, fmt.Sprintf("%s is no role; a ServiceAccount can be given %s or %s", quoted(m, role), v1alpha1.RoleViewer, v1alpha1.RoleAdmin))
 		return false
 	}
 	if by := limited(p.limits); by != nil {
@@ -318,7 +325,7 @@ func (p *preparation) validate(m manifest.Manifest, d *plan.Desired) bool {
 	}
 	for _, e := range errs {
 		p.fail(m, e.Field, fmt.Sprintf("cannot be changed on the live object: %s; undo the change, give the object another name, or allow a replacement with the annotation %s: %s",
-			detail(e, d.Live), v1alpha1.AnnotationReplace, v1alpha1.ReplaceAllowed))
+			detail(e, d.Object, d.Live), v1alpha1.AnnotationReplace, v1alpha1.ReplaceAllowed))
 	}
 	return false
 }
@@ -357,17 +364,37 @@ func (p *preparation) ran(ctx context.Context, obj client.Object) (bool, error) 
 	return true, nil
 }
 
+// hides: no value of the object may be shown. Something of it was encrypted in the
+// repository.
+func hides(obj metav1.Object) bool {
+	return obj.GetAnnotations()[v1alpha1.AnnotationEncrypted] == "true"
+}
+
+// quoted is a value as a message shows it.
+func quoted(m manifest.Manifest, value string) string {
+	if hides(m.Object) {
+		return "what stands here"
+	}
+	return strconv.Quote(value)
+}
+
 func (p *preparation) invalid(m manifest.Manifest, errs field.ErrorList) {
 	for _, e := range errs {
-		p.fail(m, e.Field, detail(e, nil, m.Object.GetKind()))
+		p.fail(m, e.Field, detail(e, m.Object))
 	}
 }
 
 // detail is what is wrong, without the value when it may be a secret.
-func detail(e *field.Error, obj client.Object, kind ...string) string {
-	_, secret := obj.(*corev1.Secret)
-	if secret || slices.Contains(kind, "Secret") {
-		return strings.ToLower(string(e.Type)) + ": " + e.Detail
+func detail(e *field.Error, objects ...metav1.Object) string {
+	for _, obj := range objects {
+		_, secret := obj.(*corev1.Secret)
+		u, untyped := obj.(*unstructured.Unstructured)
+		switch {
+		case hides(obj): // the detail may quote a value, too
+			return strings.ToLower(e.Type.String()) + "; what stands there is out of an encrypted file, and is not shown"
+		case secret, untyped && u.GetKind() == "Secret":
+			return strings.ToLower(string(e.Type)) + ": " + e.Detail
+		}
 	}
 	return e.ErrorBody()
 }

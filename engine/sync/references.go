@@ -58,8 +58,8 @@ func (e *Engine) named(ctx context.Context, _ string, r manifest.Reference, dele
 	}
 	row := e.Resources.All()[i]
 	if deleted[plan.Key{GroupVersionKind: schema.GroupVersionKind{Group: r.To.Group, Kind: r.To.Kind}, Namespace: r.Namespace, Name: r.Name}] {
-		d := r.Diagnostic(v1alpha1.SeverityError, fmt.Sprintf("%s %q is no longer in the repository and would be deleted, but it is needed here: %s; put it back, or remove this reference",
-			r.To.Kind, r.Name, r.Else))
+		d := r.Diagnostic(v1alpha1.SeverityError, fmt.Sprintf("%s is no longer in the repository and would be deleted, but it is needed here: %s; put it back, or remove this reference",
+			r.Target(), r.Else))
 		return &d, nil
 	}
 	obj := row.New()
@@ -70,7 +70,11 @@ func (e *Engine) named(ctx context.Context, _ string, r manifest.Reference, dele
 	case err != nil:
 		return nil, err
 	case r.Key != "" && !slices.Contains(keysOf(obj), r.Key):
-		d := r.Diagnostic(v1alpha1.SeverityWarning, fmt.Sprintf("the %s %q in the cluster has no key %q; %s", r.To.Kind, r.Name, r.Key, r.Else))
+		key := fmt.Sprintf("key %q", r.Key)
+		if r.Hidden {
+			key = "key of the name that stands here"
+		}
+		d := r.Diagnostic(v1alpha1.SeverityWarning, fmt.Sprintf("the %s in the cluster has no %s; %s", r.Target(), key, r.Else))
 		return &d, nil
 	}
 	return nil, nil

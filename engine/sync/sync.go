@@ -47,6 +47,8 @@ type CompileOptions struct {
 	TargetNamespace string
 	// Limits may be nil.
 	Limits *v1alpha1.CompileLimits
+	// Decryption opens encrypted files; nil where the Source names no keys.
+	Decryption *Decryption
 	// Kinds that a repository may hold.
 	Kinds []schema.GroupVersionKind
 }
