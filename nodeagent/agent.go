@@ -172,7 +172,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.runtime, a.runner = runtime, runner
 	a.usage = &usage.Sampler{Containers: runner.Running, Root: "/", Clock: a.opts.Clock}
 	close(a.ready)
-	for _, part := range []func(context.Context) error{a.logs.Run, store.Run, accounts.Run, net.Run, rules.Run, names.Run, a.services.Run, runner.Run, a.usage.Run, a.heartbeat} {
+	for _, part := range []func(context.Context) error{a.logs.Run, store.Run, accounts.Run, net.Run, rules.Run, names.Run, a.services.Run, runner.Run, a.usage.Run, a.heartbeat, a.reclaim} {
 		group.Go(func() error { return part(ctx) })
 	}
 	return group.Wait()
@@ -183,12 +183,19 @@ func (a *Agent) newRunner(runtime *containerd.Runtime, net *network.Network, sto
 	return pods.New(pods.Options{
 		Client: a.opts.Client, NodeName: a.opts.NodeName, NodeIP: a.opts.NodeIP, NodeMemory: memory.Value(),
 		Runtime: runtime, Images: runtime, Exec: runtime, Network: net, Config: store, Links: a.services, Logs: a.logs,
-		Volumes: &volumes.Volumes{Dir: filepath.Join(a.opts.DataDir, "volumes"), Config: store, Tokens: accounts, Log: a.opts.Log},
+		Volumes: a.volumes(store, accounts),
 		Events:  &event.Recorder{Client: a.opts.Client, Component: "berth-agent", Node: a.opts.NodeName, Clock: a.opts.Clock, Log: a.opts.Log},
 		Dir:     filepath.Join(a.opts.DataDir, "pods"), CgroupParent: a.opts.CgroupParent,
 		DNS: net.Gateway(), Domain: a.opts.ClusterDomain, Starts: starts, Clock: a.opts.Clock, Log: a.opts.Log,
 	})
 }
+
+func (a *Agent) volumes(store *config.Store, accounts *tokens.Keeper) *volumes.Volumes {
+	return &volumes.Volumes{Dir: filepath.Join(a.opts.DataDir, "volumes"), Claims: claimsDir(a.opts), Config: store, Tokens: accounts, Log: a.opts.Log}
+}
+
+// claimsDir is where the volumes of claims are.
+func claimsDir(opts Options) string { return filepath.Join(opts.DataDir, "claims") }
 
 // wait blocks until Run has begun.
 func (a *Agent) wait(ctx context.Context) error {

@@ -18,6 +18,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"berth.dev/berth/api/v1alpha1"
 )
 
 const (
@@ -96,6 +98,10 @@ func (a *Agent) correct(ctx context.Context, node *corev1.Node) error {
 	for key, value := range a.labels() {
 		node.Labels[key] = value
 	}
+	if node.Annotations == nil {
+		node.Annotations = map[string]string{}
+	}
+	node.Annotations[v1alpha1.AnnotationClaims] = claimsDir(a.opts)
 	if node.Spec.PodCIDR == "" {
 		node.Spec.PodCIDR, node.Spec.PodCIDRs = a.opts.PodCIDR.String(), []string{a.opts.PodCIDR.String()}
 	}

@@ -23,6 +23,14 @@ type Follower interface {
 	Synced()
 }
 
+// listing is what a Follower may implement to know how far it has come: between
+// Listing and Listed, what it is told is in no order of time; after Listed, it
+// shows everything up to a version.
+type listing interface {
+	Listing()
+	Listed(version string)
+}
+
 // relistDelay is the wait between two attempts to list or watch; it grows to
 // relistDelayMax while they fail.
 const (
@@ -66,6 +74,10 @@ func relist(ctx context.Context, c Client, list ObjectList, opts ListOptions, f 
 	into := list.DeepCopyObject().(ObjectList)
 	if err := c.List(ctx, into, opts); err != nil {
 		return "", err
+	}
+	if l, ok := f.(listing); ok {
+		l.Listing()
+		defer func() { l.Listed(into.GetResourceVersion()) }()
 	}
 	seen := map[types.NamespacedName]bool{}
 	err := meta.EachListItem(into, func(item runtime.Object) error {

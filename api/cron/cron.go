@@ -265,3 +265,26 @@ func (s *Schedule) matches(t time.Time) bool {
 	}
 	return day || weekday
 }
+
+// Last is the latest slot after one time and not after another, in the zone of
+// until. It is false when there is none. It costs little however far apart the
+// two are.
+func (s *Schedule) Last(after, until time.Time) (time.Time, bool) {
+	after = after.In(until.Location())
+	for span := 2 * time.Hour; ; span *= 2 {
+		from := until.Add(-span)
+		if from.Before(after) || span <= 0 {
+			from = after
+		}
+		var last time.Time
+		for at, ok := s.Next(from); ok && !at.After(until); at, ok = s.Next(at) {
+			last = at
+		}
+		if !last.IsZero() {
+			return last, true
+		}
+		if !from.After(after) {
+			return time.Time{}, false
+		}
+	}
+}

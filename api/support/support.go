@@ -110,7 +110,7 @@ type parts struct {
 
 var table = sync.OnceValue(func() parts {
 	out := parts{of: map[reflect.Type][]Entry{}, ways: map[reflect.Type]map[string][]int{}}
-	for _, list := range [][]Entry{podEntries(), containerEntries(), securityEntries(), volumeEntries(), serviceEntries(), otherEntries()} {
+	for _, list := range [][]Entry{podEntries(), containerEntries(), securityEntries(), volumeEntries(), storageEntries(), serviceEntries(), otherEntries()} {
 		out.entries = append(out.entries, list...)
 	}
 	for i := range out.entries {
@@ -157,6 +157,13 @@ func (e Entry) of(values ...string) Entry {
 func (e Entry) other(than string) Entry {
 	e.Values = "other than " + than
 	e.when = func(_, v reflect.Value) bool { return set(v, v) && fmt.Sprint(v) != than }
+	return e
+}
+
+// but narrows an entry to all values of a field except some.
+func (e Entry) but(values ...string) Entry {
+	e.Values = "other than " + strings.Join(values, ", ")
+	e.when = func(_, v reflect.Value) bool { return set(v, v) && !slices.Contains(values, v.String()) }
 	return e
 }
 

@@ -96,6 +96,20 @@ func examples() []example {
 		{"NodeSpec.podPreemptionPolicy", "", "podPreemptionPolicy: {disableResizePreemption: [example.org/a]}"},
 		{"LeaseSpec.strategy", "", "strategy: OldestEmulationVersion"},
 		{"LeaseSpec.preferredHolder", "", "preferredHolder: h"},
+		{"PersistentVolumeClaimSpec.volumeMode", "Block", "volumeMode: Block"},
+		{"PersistentVolumeClaimSpec.dataSource", "", "dataSource: {kind: K, name: n}"},
+		{"PersistentVolumeClaimSpec.dataSourceRef", "", "dataSourceRef: {kind: K, name: n}"},
+		{"PersistentVolumeClaimSpec.volumeAttributesClassName", "", "volumeAttributesClassName: v"},
+		{"VolumeResourceRequirements.limits", "", "limits: {storage: 1Gi}"},
+		{"PersistentVolumeSpec.volumeMode", "Block", "volumeMode: Block"},
+		{"PersistentVolumeSpec.mountOptions", "", "mountOptions: [ro]"},
+		{"PersistentVolumeSpec.volumeAttributesClassName", "", "volumeAttributesClassName: v"},
+		{"PersistentVolumeSpec.persistentVolumeReclaimPolicy", "Recycle", "persistentVolumeReclaimPolicy: Recycle"},
+		{"LocalVolumeSource.fsType", "", "fsType: ext4"},
+		{"StorageClass.parameters", "", "parameters: {a: b}"},
+		{"StorageClass.mountOptions", "", "mountOptions: [ro]"},
+		{"StorageClass.allowedTopologies", "", "allowedTopologies: [{}]"},
+		{"StorageClass.provisioner", "other than berth.dev/local, kubernetes.io/no-provisioner", "provisioner: example.org/disks"},
 	}
 	for _, part := range []string{"SecurityContext", "PodSecurityContext"} {
 		out = append(out,
@@ -107,7 +121,7 @@ func examples() []example {
 		)
 	}
 	for _, e := range support.Entries() {
-		if e.Part == reflect.TypeFor[corev1.VolumeSource]() {
+		if e.Part == reflect.TypeFor[corev1.VolumeSource]() || e.Part == reflect.TypeFor[corev1.PersistentVolumeSource]() {
 			out = append(out, example{e.Name(), "", e.Field + ": {}"})
 		}
 	}

@@ -7,12 +7,12 @@ import (
 // volumeEntries are fields of a Pod's volumes.
 func volumeEntries() []Entry {
 	const (
-		kinds = "volumes of this kind are not mounted; use emptyDir, hostPath, configMap, secret, projected or downwardAPI"
+		kinds = "volumes of this kind are not mounted; use emptyDir, persistentVolumeClaim, hostPath, configMap, secret, projected or downwardAPI"
 		owner = "files belong to root, and to the Pod's fsGroup"
 	)
 	var out []Entry
 	for _, name := range []string{
-		"persistentVolumeClaim", "ephemeral", "csi", "image", "nfs", "iscsi", "fc", "rbd", "cephfs", "glusterfs", "gitRepo", "flexVolume",
+		"ephemeral", "csi", "image", "nfs", "iscsi", "fc", "rbd", "cephfs", "glusterfs", "gitRepo", "flexVolume",
 		"awsElasticBlockStore", "azureDisk", "azureFile", "cinder", "flocker", "gcePersistentDisk", "photonPersistentDisk", "portworxVolume",
 		"quobyte", "scaleIO", "storageos", "vsphereVolume",
 	} {

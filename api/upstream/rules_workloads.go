@@ -2,7 +2,9 @@ package upstream
 
 import (
 	"slices"
+	"strings"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/kubernetes/pkg/api/pod"
@@ -12,6 +14,8 @@ import (
 	batchvalidation "k8s.io/kubernetes/pkg/apis/batch/validation"
 	"k8s.io/kubernetes/pkg/apis/core"
 	corevalidation "k8s.io/kubernetes/pkg/apis/core/validation"
+
+	"berth.dev/berth/api/cron"
 )
 
 func replicationControllerRules() rules {
@@ -44,9 +48,21 @@ func daemonSetRules() rules {
 			return appsvalidation.ValidateDaemonSet(d, pod.GetValidationOptionsFromPodTemplate(&d.Spec.Template, nil))
 		},
 		func(d, old *apps.DaemonSet) field.ErrorList {
+			d = generated(d, old)
 			return appsvalidation.ValidateDaemonSetUpdate(d, old, pod.GetValidationOptionsFromPodTemplate(&d.Spec.Template, &old.Spec.Template))
 		},
 		appsvalidation.ValidateDaemonSetStatusUpdate)
+}
+
+// generated is a DaemonSet with the template generation that Kubernetes' registry
+// gives it. The field is deprecated, and nothing reads it here.
+func generated(d, old *apps.DaemonSet) *apps.DaemonSet {
+	out := *d
+	out.Spec.TemplateGeneration = old.Spec.TemplateGeneration
+	if !equality.Semantic.DeepEqual(d.Spec.Template, old.Spec.Template) {
+		out.Spec.TemplateGeneration++
+	}
+	return &out
 }
 
 func jobRules() rules {
@@ -91,11 +107,42 @@ func jobUpdateOptions(j, old *batch.Job) batchvalidation.JobValidationOptions {
 
 func cronJobRules() rules {
 	template := func(c *batch.CronJob) *core.PodTemplateSpec { return &c.Spec.JobTemplate.Spec.Template }
-	update := func(c, old *batch.CronJob) field.ErrorList {
-		return batchvalidation.ValidateCronJobUpdate(c, old, pod.GetValidationOptionsFromPodTemplate(template(c), template(old)))
-	}
 	return rulesOf(
 		func(c *batch.CronJob) field.ErrorList {
-			return batchvalidation.ValidateCronJobCreate(c, pod.GetValidationOptionsFromPodTemplate(template(c), nil))
-		}, update, nil)
+			return append(schedule(c), batchvalidation.ValidateCronJobCreate(scheduled(c), pod.GetValidationOptionsFromPodTemplate(template(c), nil))...)
+		},
+		func(c, old *batch.CronJob) field.ErrorList {
+			var errs field.ErrorList
+			if c.Spec.Schedule != old.Spec.Schedule {
+				errs = schedule(c)
+			}
+			return append(errs, batchvalidation.ValidateCronJobUpdate(scheduled(c), scheduled(old), pod.GetValidationOptionsFromPodTemplate(template(c), template(old)))...)
+		}, nil)
+}
+
+// scheduled is a CronJob with a schedule that Kubernetes' rules find no fault
+// with: they refuse a 7 for Sunday, and let dates pass that never come.
+func scheduled(c *batch.CronJob) *batch.CronJob {
+	if c.Spec.Schedule == "" {
+		return c // it is said that it is missing
+	}
+	out := *c
+	out.Spec.Schedule = "0 0 * * *"
+	return &out
+}
+
+// schedule says what is wrong with the schedule of a CronJob.
+func schedule(c *batch.CronJob) field.ErrorList {
+	path := field.NewPath("spec", "schedule")
+	text := c.Spec.Schedule
+	switch {
+	case text == "":
+		return nil
+	case strings.Contains(text, "TZ="):
+		return field.ErrorList{field.Invalid(path, text, "a schedule names no zone; use spec.timeZone, such as Europe/Berlin")}
+	}
+	if _, err := cron.Parse(text); err != nil {
+		return field.ErrorList{field.Invalid(path, text, err.Error())}
+	}
+	return nil
 }

@@ -28,6 +28,15 @@ const (
 	// AnnotationHookCleanup says when the Job of a hook is deleted: "next", the
 	// default, when the next commit's hooks run; "succeeded", as soon as it has.
 	AnnotationHookCleanup = "berth.dev/hook-cleanup"
+	// AnnotationScheduleChanged on a CronJob is when its schedule or time zone was
+	// last changed, in RFC 3339: slots before that are not made up for. The server
+	// writes it.
+	AnnotationScheduleChanged = "berth.dev/schedule-changed"
+	// AnnotationClaims on a Node is the folder in which its agent keeps the volumes
+	// of the class of Berth. The agent writes it.
+	AnnotationClaims = "berth.dev/claims"
+	// AnnotationProvisioned on a PersistentVolume says who made it, as in Kubernetes.
+	AnnotationProvisioned = "pv.kubernetes.io/provisioned-by"
 	// AnnotationRole on a ServiceAccount is what its Pods may do in the API:
 	// "viewer" or "admin".
 	AnnotationRole = "berth.dev/role"
@@ -73,6 +82,16 @@ const (
 	CleanupSuccess = "succeeded"
 	RoleViewer     = "viewer"
 	RoleAdmin      = "admin"
+)
+
+// Names of the storage class that is built in.
+const (
+	// LocalClass keeps volumes in folders of the node that the first Pod runs on.
+	LocalClass = "local"
+	// LocalProvisioner makes them.
+	LocalProvisioner = "berth.dev/local"
+	// FinalizerVolume keeps a PersistentVolume until its node has removed the data.
+	FinalizerVolume = "berth.dev/local-volume"
 )
 
 // ApproveNow stands behind the commit of AnnotationApprove.

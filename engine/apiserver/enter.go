@@ -11,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 
 	"berth.dev/berth/api/client"
 	"berth.dev/berth/engine/access"
@@ -126,4 +127,10 @@ func (s *Server) podsOn(ctx context.Context, node, namespace string) ([]*corev1.
 		out[i] = obj.(*corev1.Pod)
 	}
 	return out, nil
+}
+
+// volume reads a PersistentVolume from the store.
+func (s *Server) volume(ctx context.Context, name string) (*corev1.PersistentVolume, error) {
+	pv := &corev1.PersistentVolume{}
+	return pv, s.Resources.Get(ctx, types.NamespacedName{Name: name}, pv)
 }

@@ -76,7 +76,7 @@ type Server struct {
 func New(o Options) *Server {
 	o.WatchWrite = cmp.Or(o.WatchWrite, watchWrite)
 	s := &Server{Options: o, mux: http.NewServeMux(), managers: newManagers(o.Upstream.Scheme()), frames: newFrames(), metrics: newMetrics(o.Resources), turns: newTurns()}
-	s.access = &authorize.Authorizer{Pods: s.podsOn}
+	s.access = &authorize.Authorizer{Pods: s.podsOn, Volume: s.volume}
 	s.health()
 	s.mux.HandleFunc("GET /version", s.version)
 	s.mux.Handle("GET /metrics", s.metrics.handler())

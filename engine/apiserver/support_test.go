@@ -8,7 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -153,12 +152,12 @@ func TestStoredFieldsStay(t *testing.T) {
 // TestKeptKindsAreOnlyWarned: nothing acts on them, so nothing is done wrong.
 func TestKeptKindsAreOnlyWarned(t *testing.T) {
 	s := serve(t)
-	set := strings.ReplaceAll(deployment("db", `"hostUsers":false,`), "Deployment", "StatefulSet")
-	got := s.say(t, "POST", "/apis/apps/v1/namespaces/default/statefulsets", asJSON, set)
-	if got.code != http.StatusCreated || !got.warns("StatefulSet is kept") || !got.warns("spec.template.spec.hostUsers: not carried out") {
+	set := `{"metadata":{"name":"db"},"spec":{"selector":{"a":"b"},"template":{"metadata":{"labels":{"a":"b"}},"spec":{"hostUsers":false,"containers":[{"name":"c","image":"i"}]}}}}`
+	got := s.say(t, "POST", "/api/v1/namespaces/default/replicationcontrollers", asJSON, set)
+	if got.code != http.StatusCreated || !got.warns("ReplicationController is kept") || !got.warns("spec.template.spec.hostUsers: not carried out") {
 		t.Errorf("%+v", got)
 	}
-	stored := get[appsv1.StatefulSet](t, s, "/apis/apps/v1/namespaces/default/statefulsets/db")
+	stored := get[corev1.ReplicationController](t, s, "/api/v1/namespaces/default/replicationcontrollers/db")
 	if h := stored.Spec.Template.Spec.HostUsers; h == nil || *h {
 		t.Error("the field was not kept")
 	}

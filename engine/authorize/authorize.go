@@ -21,6 +21,8 @@ import (
 type Authorizer struct {
 	// Pods are those of a namespace that are bound to a node.
 	Pods func(ctx context.Context, node, namespace string) ([]*corev1.Pod, error)
+	// Volume reads a PersistentVolume.
+	Volume func(ctx context.Context, name string) (*corev1.PersistentVolume, error)
 }
 
 // Allowed decides about a request, and says why.

@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"berth.dev/berth/api/upstream"
+	"berth.dev/berth/api/v1alpha1"
 )
 
 // heartbeats is the namespace of the nodes' Leases.
@@ -23,6 +24,9 @@ func (z *Authorizer) node(ctx context.Context, node string, a Attributes) (bool,
 	if shared(a) || own(node, a) {
 		return true, "role node"
 	}
+	if a.Group == "" && a.Resource == "persistentvolumes" && a.Subresource == "" && a.Verb == "update" && a.Name != "" {
+		return z.volume(ctx, node, a.Name)
+	}
 	if !mountable(a) && a.Resource != "pods" {
 		return false, fmt.Sprintf("node %s may not %s %s", node, a.Verb, resource(a))
 	}
@@ -37,6 +41,18 @@ func (z *Authorizer) node(ctx context.Context, node string, a Attributes) (bool,
 		return true, "a pod on the node needs it"
 	}
 	return false, fmt.Sprintf("no pod on node %s has to do with %s %s/%s", node, resource(a), a.Namespace, a.Name)
+}
+
+// volume: a node lets go of its own volumes, when their data is removed.
+func (z *Authorizer) volume(ctx context.Context, node, name string) (bool, string) {
+	pv, err := z.Volume(ctx, name)
+	if err != nil {
+		return false, "volume " + name + " cannot be read now"
+	}
+	if v1alpha1.NodeOfVolume(pv) != node || !v1alpha1.RemovableVolume(pv) {
+		return false, fmt.Sprintf("volume %s is not one that node %s is to remove", name, node)
+	}
+	return true, "a volume on the node that is to be removed"
 }
 
 func resource(a Attributes) string {

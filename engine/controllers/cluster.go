@@ -10,6 +10,8 @@ import (
 	"net/netip"
 
 	"golang.org/x/sync/errgroup"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
 
@@ -51,7 +53,7 @@ func New(o Options) *Controllers {
 	scheduling := newScheduling(c)
 	namespaces := newNamespaces(c)
 	loops := []func(context.Context) error{
-		deployments.Run, replicaSets.Run, newJobs(c).Run, endpoints.Run, scheduling.Run, namespaces.Run,
+		deployments.Run, replicaSets.Run, newJobs(c).Run, newCronJobs(c).Run, newStatefulSets(c).Run, newClaims(c).Run, newVolumes(c).Run, newDaemonSets(c).Run, endpoints.Run, scheduling.Run, namespaces.Run,
 		newDisruption(c).Run, newCollector(c).Run, newEventExpiry(c).Run, newAccounts(c).Run,
 	}
 	if len(o.CA) > 0 {
@@ -79,13 +81,19 @@ type cluster struct {
 	clock     clock.WithTicker
 	log       *slog.Logger
 	events    *event.Recorder
+
+	orphanPods *orphans[*corev1.Pod]
+	orphanSets *orphans[*appsv1.ReplicaSet]
+	orphanRevs *orphans[*appsv1.ControllerRevision]
 }
 
 func newCluster(o Options) *cluster {
 	return &cluster{
 		Cluster:   o.Live,
 		resources: o.Resources, clock: o.Clock, log: o.Log,
-		events: &event.Recorder{Client: o.Resources, Component: "berth", Clock: o.Clock, Log: o.Log},
+		events:     &event.Recorder{Client: o.Resources, Component: "berth", Clock: o.Clock, Log: o.Log},
+		orphanPods: followOrphans(o.Live.Pods), orphanSets: followOrphans(o.Live.ReplicaSets),
+		orphanRevs: followOrphans(o.Live.Revisions),
 	}
 }
 

@@ -69,7 +69,7 @@ func create(t *testing.T, r *resources.Resources, objs ...client.Object) {
 
 func get[T client.Object](t *testing.T, r *resources.Resources, name string, into T) T {
 	t.Helper()
-	if err := r.Get(t.Context(), types.NamespacedName{Namespace: "default", Name: name}, into); err != nil {
+	if err := r.Get(t.Context(), types.NamespacedName{Namespace: spaceOf(into), Name: name}, into); err != nil {
 		t.Fatal(err)
 	}
 	return into
@@ -362,4 +362,12 @@ func TestNamespaceTakesItsContentAlong(t *testing.T) {
 	if err := r.List(t.Context(), &all, client.ListOptions{Namespace: "shop"}); err != nil || len(all.Items) > 0 {
 		t.Errorf("%d pods are left, %v", len(all.Items), err)
 	}
+}
+
+// spaceOf is the namespace in which objects of a kind are looked up.
+func spaceOf(o client.Object) string {
+	if _, ok := o.(*corev1.Node); ok {
+		return ""
+	}
+	return "default"
 }

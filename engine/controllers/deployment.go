@@ -49,6 +49,13 @@ func newDeployments(c *cluster) *deployments {
 			d.loop.queue.Add(types.NamespacedName{Namespace: rs.Namespace, Name: ref.Name})
 		}
 	})
+	c.orphanSets.onFound(func(rs *appsv1.ReplicaSet) {
+		for _, dep := range c.Deployments.InNamespace(rs.Namespace) {
+			if wouldAdopt(dep.Spec.Selector, rs) {
+				d.loop.add(dep)
+			}
+		}
+	})
 	// Recreate waits for the last Pod to be gone.
 	c.Pods.OnChange(func(old, now *corev1.Pod) {
 		if now != nil {
@@ -83,6 +90,13 @@ func (d *deployments) reconcile(ctx context.Context, key types.NamespacedName) e
 	dep, ok := d.Deployments.Get(key)
 	if !ok || dep.DeletionTimestamp != nil {
 		return nil
+	}
+	written, err := adopt(ctx, d.resources, family[*appsv1.ReplicaSet]{
+		owner: dep, ref: ownerRef(deploymentKind(), dep), selector: dep.Spec.Selector,
+		orphans: d.orphanSets.in(dep.Namespace), owned: d.ReplicaSets.OwnedBy(dep.UID),
+	})
+	if err != nil || len(written) > 0 {
+		return err // their events bring the key back
 	}
 	r := d.observe(dep)
 	if err := d.step(ctx, &r); err != nil {

@@ -26,15 +26,12 @@ func (d *deployments) createReplicaSet(ctx context.Context, r *rollout) error {
 	template.Labels = with(template.Labels, appsv1.DefaultDeploymentUniqueLabelKey, hash)
 	selector := dep.Spec.Selector.DeepCopy()
 	selector.MatchLabels = with(selector.MatchLabels, appsv1.DefaultDeploymentUniqueLabelKey, hash)
-	yes := true
 	n := r.firstSize()
 	rs := &appsv1.ReplicaSet{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: dep.Namespace, Name: dep.Name + "-" + hash, Labels: template.Labels,
-			Annotations: r.annotations(r.nextRevision()),
-			OwnerReferences: []metav1.OwnerReference{{
-				APIVersion: "apps/v1", Kind: "Deployment", Name: dep.Name, UID: dep.UID, Controller: &yes, BlockOwnerDeletion: &yes,
-			}},
+			Annotations:     r.annotations(r.nextRevision()),
+			OwnerReferences: []metav1.OwnerReference{ownerRef(deploymentKind(), dep)},
 		},
 		Spec: appsv1.ReplicaSetSpec{Replicas: &n, MinReadySeconds: dep.Spec.MinReadySeconds, Selector: selector, Template: template},
 	}

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
 
@@ -89,6 +90,11 @@ func (l *loop) next(ctx context.Context) bool {
 
 // controllerOf is the owner that manages an object, or nil.
 func controllerOf(obj metav1.Object) *metav1.OwnerReference { return metav1.GetControllerOfNoCopy(obj) }
+
+// ownerRef names an owner that manages an object.
+func ownerRef(kind schema.GroupVersionKind, o client.Object) metav1.OwnerReference {
+	return *metav1.NewControllerRef(o, kind)
+}
 
 func controls(owner, obj metav1.Object) bool {
 	ref := controllerOf(obj)

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
 // What controllers ask of a Pod.
@@ -49,4 +50,10 @@ func podRestarts(p *corev1.Pod) int32 {
 		n = max(n, s.RestartCount)
 	}
 	return n
+}
+
+// isRefusal: the object itself cannot be written as it is, however often it is
+// tried.
+func isRefusal(err error) bool {
+	return apierrors.IsInvalid(err) || apierrors.IsForbidden(err) || apierrors.IsBadRequest(err)
 }

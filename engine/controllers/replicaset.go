@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"sync"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -30,21 +29,12 @@ func replicaSetKind() metav1.GroupVersionKind {
 // replicaSets keeps as many Pods as a ReplicaSet wants.
 type replicaSets struct {
 	*cluster
+	*horizons
 	loop *loop
-
-	mu sync.Mutex
-	// pending are the Pods that were created or deleted but are not yet seen
-	// so in the view, by the UID of their ReplicaSet.
-	pending map[types.UID]*pendingPods
-}
-
-type pendingPods struct {
-	created map[types.UID]bool
-	deleted map[types.UID]bool
 }
 
 func newReplicaSets(c *cluster) *replicaSets {
-	r := &replicaSets{cluster: c, pending: map[types.UID]*pendingPods{}}
+	r := &replicaSets{cluster: c, horizons: newHorizons()}
 	r.loop = newLoop(c, "replicaset", r.reconcile)
 	c.ReplicaSets.OnChange(func(old, now *appsv1.ReplicaSet) {
 		if now == nil {
@@ -54,6 +44,13 @@ func newReplicaSets(c *cluster) *replicaSets {
 		r.loop.add(now)
 	})
 	c.Pods.OnChange(r.podChanged)
+	c.orphanPods.onFound(func(p *corev1.Pod) {
+		for _, rs := range c.ReplicaSets.InNamespace(p.Namespace) {
+			if wouldAdopt(rs.Spec.Selector, p) {
+				r.loop.add(rs)
+			}
+		}
+	})
 	return r
 }
 
@@ -68,49 +65,7 @@ func (r *replicaSets) podChanged(old, now *corev1.Pod) {
 	if ref == nil || ref.Kind != "ReplicaSet" {
 		return
 	}
-	r.observe(ref.UID, pod, now == nil)
 	r.loop.queue.Add(types.NamespacedName{Namespace: pod.Namespace, Name: ref.Name})
-}
-
-func (r *replicaSets) observe(owner types.UID, pod *corev1.Pod, gone bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if p := r.pending[owner]; p != nil {
-		delete(p.created, pod.UID)
-		if gone || pod.DeletionTimestamp != nil {
-			delete(p.deleted, pod.UID)
-		}
-	}
-}
-
-func (r *replicaSets) expect(owner types.UID, created, deleted []types.UID) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	p := r.pending[owner]
-	if p == nil {
-		p = &pendingPods{created: map[types.UID]bool{}, deleted: map[types.UID]bool{}}
-		r.pending[owner] = p
-	}
-	for _, uid := range created {
-		p.created[uid] = true
-	}
-	for _, uid := range deleted {
-		p.deleted[uid] = true
-	}
-}
-
-// settled reports whether the view shows everything that was done.
-func (r *replicaSets) settled(owner types.UID) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	p := r.pending[owner]
-	return p == nil || len(p.created)+len(p.deleted) == 0
-}
-
-func (r *replicaSets) forget(owner types.UID) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.pending, owner)
 }
 
 func (r *replicaSets) reconcile(ctx context.Context, key types.NamespacedName) error {
@@ -118,15 +73,24 @@ func (r *replicaSets) reconcile(ctx context.Context, key types.NamespacedName) e
 	if !ok {
 		return nil
 	}
+	owned := r.Pods.OwnedBy(rs.UID)
+	written, err := adopt(ctx, r.resources, family[*corev1.Pod]{
+		owner: rs, ref: ownerRef(gvkOf(replicaSetKind()), rs), selector: rs.Spec.Selector, owned: owned,
+		orphans: r.orphanPods.in(rs.Namespace), suits: podActive,
+	})
+	r.reach(rs.UID, newest(written...))
+	if err != nil {
+		return err
+	}
 	var active []*corev1.Pod
-	for _, p := range r.Pods.OwnedBy(rs.UID) {
+	for _, p := range owned {
 		if controls(rs, p) && podActive(p) {
 			active = append(active, p)
 		}
 	}
-	// Until the view has caught up, what is missing cannot be told from what
-	// was just made. The event that is waited for brings the key back.
-	if rs.DeletionTimestamp == nil && r.settled(rs.UID) && !r.going(rs.Namespace) {
+	if !r.settled(rs.UID, r.Pods) {
+		r.loop.queue.AddAfter(key, unsettledAgain)
+	} else if rs.DeletionTimestamp == nil && !r.going(rs.Namespace) {
 		if err := r.scale(ctx, rs, active); err != nil {
 			r.reportFailure(ctx, rs, err)
 			return err
@@ -157,17 +121,9 @@ func (r *replicaSets) create(ctx context.Context, rs *appsv1.ReplicaSet, n int) 
 		if err := r.resources.CreateAll(ctx, pods); err != nil {
 			return fmt.Errorf("create pods: %w", err)
 		}
-		uids := make([]types.UID, batch)
-		for i, p := range pods {
-			uids[i] = p.GetUID()
-			r.events.Normal(ctx, gvkOf(replicaSetKind()), rs, "SuccessfulCreate", "Created pod: %s", p.GetName())
-		}
-		r.expect(rs.UID, uids, nil)
-		// The view may have seen them before they were expected.
+		r.reach(rs.UID, newest(pods...))
 		for _, p := range pods {
-			if seen, ok := r.Pods.Get(client.Key(p)); ok && seen.UID == p.GetUID() {
-				r.observe(rs.UID, seen, false)
-			}
+			r.events.Normal(ctx, gvkOf(replicaSetKind()), rs, "SuccessfulCreate", "Created pod: %s", p.GetName())
 		}
 	}
 	return nil
@@ -175,15 +131,15 @@ func (r *replicaSets) create(ctx context.Context, rs *appsv1.ReplicaSet, n int) 
 
 func (r *replicaSets) delete(ctx context.Context, rs *appsv1.ReplicaSet, pods []*corev1.Pod) error {
 	for _, p := range pods {
-		r.expect(rs.UID, nil, []types.UID{p.UID})
-		err := r.resources.Delete(ctx, p.DeepCopy(), client.DeleteOptions{UID: p.UID})
+		gone := p.DeepCopy()
+		err := r.resources.Delete(ctx, gone, client.DeleteOptions{UID: p.UID})
+		if apierrors.IsNotFound(err) {
+			continue
+		}
 		if err != nil {
-			r.observe(rs.UID, p, true)
-			if apierrors.IsNotFound(err) {
-				continue
-			}
 			return fmt.Errorf("delete pod %s: %w", p.Name, err)
 		}
+		r.reach(rs.UID, newest(gone))
 		r.events.Normal(ctx, gvkOf(replicaSetKind()), rs, "SuccessfulDelete", "Deleted pod: %s", p.Name)
 	}
 	return nil
@@ -191,17 +147,14 @@ func (r *replicaSets) delete(ctx context.Context, rs *appsv1.ReplicaSet, pods []
 
 func podOf(rs *appsv1.ReplicaSet) *corev1.Pod {
 	t := rs.Spec.Template.DeepCopy()
-	yes := true
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace:    rs.Namespace,
-			GenerateName: rs.Name + "-",
-			Labels:       t.Labels,
-			Annotations:  t.Annotations,
-			Finalizers:   t.Finalizers,
-			OwnerReferences: []metav1.OwnerReference{{
-				APIVersion: "apps/v1", Kind: "ReplicaSet", Name: rs.Name, UID: rs.UID, Controller: &yes, BlockOwnerDeletion: &yes,
-			}},
+			Namespace:       rs.Namespace,
+			GenerateName:    rs.Name + "-",
+			Labels:          t.Labels,
+			Annotations:     t.Annotations,
+			Finalizers:      t.Finalizers,
+			OwnerReferences: []metav1.OwnerReference{ownerRef(gvkOf(replicaSetKind()), rs)},
 		},
 		Spec: t.Spec,
 	}

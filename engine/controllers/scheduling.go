@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"berth.dev/berth/api/client"
@@ -31,9 +32,6 @@ type scheduling struct {
 	*cluster
 	binds    *loop
 	refusals *loop
-	// claims are what the scheduler must know of a Pod's volumes; nil while no
-	// volume is bound to nodes.
-	claims func(*corev1.Pod) (volumes []scheduler.Volume, blocked string)
 	// kick wakes the goroutine that decides.
 	kick chan struct{}
 
@@ -42,6 +40,8 @@ type scheduling struct {
 	queue *scheduler.Queue
 	// assumed are the Pods whose binding the view does not show yet.
 	assumed map[types.NamespacedName]assumption
+	// claimants are the Pods that wait and mount claims.
+	claimants map[types.NamespacedName]*corev1.Pod
 	// refused is what is to be written on Pods that wait.
 	refused map[types.NamespacedName]refusal
 	// budgets are the PodDisruptionBudgets, nil when one has changed.
@@ -57,7 +57,7 @@ type assumption struct {
 func newScheduling(c *cluster) *scheduling {
 	s := &scheduling{
 		cluster: c, kick: make(chan struct{}, 1), known: scheduler.New(),
-		assumed: map[types.NamespacedName]assumption{}, refused: map[types.NamespacedName]refusal{},
+		assumed: map[types.NamespacedName]assumption{}, claimants: map[types.NamespacedName]*corev1.Pod{}, refused: map[types.NamespacedName]refusal{},
 	}
 	s.queue = scheduler.NewQueue(s.known)
 	s.binds = newLoop(c, "bind", s.bind)
@@ -87,12 +87,24 @@ func newScheduling(c *cluster) *scheduling {
 			}
 		})
 	})
+	c.Claims.OnChange(func(_, _ *corev1.PersistentVolumeClaim) { s.claimsChanged() })
+	c.Volumes.OnChange(func(_, _ *corev1.PersistentVolume) { s.claimsChanged() })
+	c.Classes.OnChange(func(_, _ *storagev1.StorageClass) { s.claimsChanged() })
 	return s
+}
+
+// claimsChanged looks anew at what the claims of Pods that wait ask for.
+func (s *scheduling) claimsChanged() { s.change(s.lookAtClaims) }
+
+func (s *scheduling) lookAtClaims() {
+	for _, pod := range s.claimants {
+		s.queue.Add(s.input(pod))
+	}
 }
 
 // Run works until the context ends.
 func (s *scheduling) Run(ctx context.Context) error {
-	views := []interface{ Ready() <-chan struct{} }{s.Nodes, s.Namespaces, s.Pods, s.Budgets}
+	views := []interface{ Ready() <-chan struct{} }{s.Nodes, s.Namespaces, s.Pods, s.Budgets, s.Claims, s.Volumes, s.Classes}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.binds.run(ctx, views...) })
 	g.Go(func() error { return s.refusals.run(ctx, views...) })
@@ -152,10 +164,14 @@ func (s *scheduling) podChanged(old, now *corev1.Pod) {
 		s.forget(now)
 	case len(now.Spec.SchedulingGates) > 0:
 		s.queue.Remove(now.UID)
+		delete(s.claimants, key)
 	case s.assumed[key].uid == now.UID: // this view is older than the decision
 	default:
 		if nominated := now.Status.NominatedNodeName; old == nil && nominated != "" {
 			s.known.Reserve(s.input(now), nominated) // as the engine said before it was started anew
+		}
+		if len(claimsIn(now)) > 0 {
+			s.claimants[key] = now
 		}
 		s.queue.Add(s.input(now))
 	}
@@ -163,18 +179,16 @@ func (s *scheduling) podChanged(old, now *corev1.Pod) {
 
 // input is a Pod as the scheduler wants to have it.
 func (s *scheduling) input(pod *corev1.Pod) scheduler.Pod {
-	in := scheduler.Pod{Pod: pod}
-	if s.claims != nil {
-		in.Volumes, in.Blocked = s.claims(pod)
-	}
-	return in
+	claims := s.claimsOf(pod)
+	return scheduler.Pod{Pod: pod, Volumes: claims.reaches, Blocked: claims.waits}
 }
 
 // place counts a Pod on a node; it waits no longer.
 func (s *scheduling) place(pod *corev1.Pod, node string) {
-	s.known.Add(s.input(pod), node)
+	s.known.Add(scheduler.Pod{Pod: pod}, node)
 	s.known.Unreserve(pod.UID)
 	s.queue.Remove(pod.UID)
+	delete(s.claimants, client.Key(pod))
 }
 
 // forget: the Pod neither runs nor waits any more.
@@ -187,4 +201,8 @@ func (s *scheduling) forget(pod *corev1.Pod) {
 		delete(s.assumed, key)
 	}
 	delete(s.refused, key)
+	delete(s.claimants, key)
+	if len(claimsIn(pod)) > 0 { // a claim may be for one Pod at a time
+		s.lookAtClaims()
+	}
 }

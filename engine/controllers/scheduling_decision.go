@@ -99,7 +99,15 @@ func (s *scheduling) bind(ctx context.Context, key types.NamespacedName) error {
 		}
 		return nil
 	}
-	err := s.resources.Bind(ctx, key, a.uid, a.node)
+	var err error
+	if exists && pod.UID == a.uid {
+		if err = s.bindClaims(ctx, s.claimsOf(pod).unbound, a.node); apierrors.IsNotFound(err) {
+			err = apierrors.NewConflict(corev1.Resource("pods"), pod.Name, err) // it is not the Pod that is gone
+		}
+	}
+	if err == nil {
+		err = s.resources.Bind(ctx, key, a.uid, a.node)
+	}
 	if err == nil {
 		if exists && pod.UID == a.uid {
 			s.events.Normal(ctx, corev1.SchemeGroupVersion.WithKind("Pod"), pod, "Scheduled", "Successfully assigned %s/%s to %s", key.Namespace, key.Name, a.node)
@@ -114,6 +122,9 @@ func (s *scheduling) bind(ctx context.Context, key types.NamespacedName) error {
 	})
 	if apierrors.IsNotFound(err) {
 		return nil
+	}
+	if exists && !apierrors.IsConflict(err) {
+		s.events.Warning(ctx, corev1.SchemeGroupVersion.WithKind("Pod"), pod, "FailedScheduling", "cannot be bound to %s: %s", a.node, err.Error())
 	}
 	return err
 }

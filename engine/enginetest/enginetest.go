@@ -39,17 +39,28 @@ func Stored(t testing.TB) (*resources.Resources, store.Store) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return stored(t, key)
+	return stored(t, key, clock.RealClock{})
 }
 
 // Signed is Resources whose tokens of service accounts a key signs.
 func Signed(t testing.TB, key *access.AccountKey) *resources.Resources {
 	t.Helper()
-	r, _ := stored(t, key)
+	r, _ := stored(t, key, clock.RealClock{})
 	return r
 }
 
-func stored(t testing.TB, key *access.AccountKey) (*resources.Resources, store.Store) {
+// Timed is Resources whose clock is the test's.
+func Timed(t testing.TB, c clock.PassiveClock) *resources.Resources {
+	t.Helper()
+	key, err := access.OpenAccountKey(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, _ := stored(t, key, c)
+	return r
+}
+
+func stored(t testing.TB, key *access.AccountKey, now clock.PassiveClock) (*resources.Resources, store.Store) {
 	t.Helper()
 	s, err := store.OpenBolt(filepath.Join(t.TempDir(), "store.db"))
 	if err != nil {
@@ -61,7 +72,7 @@ func stored(t testing.TB, key *access.AccountKey) (*resources.Resources, store.S
 		t.Fatal(err)
 	}
 	r := resources.New(resources.Options{
-		Store: s, Upstream: u, Clock: clock.RealClock{}, ServiceCIDR: netip.MustParsePrefix("10.43.0.0/16"), Signer: key,
+		Store: s, Upstream: u, Clock: now, ServiceCIDR: netip.MustParsePrefix("10.43.0.0/16"), Signer: key,
 	})
 	for _, name := range []string{"default", "kube-node-lease"} {
 		if err := r.Create(context.Background(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}); err != nil {

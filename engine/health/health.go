@@ -163,6 +163,79 @@ func ReplicaSet(r *appsv1.ReplicaSet, pods []*corev1.Pod) Health {
 	return Health{Progressing, fmt.Sprintf("%d of %d pods are available", r.Status.AvailableReplicas, want)}
 }
 
+// StatefulSet is healthy when all its Pods are available, and those that its
+// update is to reach have the present revision: all of them, those above the
+// partition, or none with OnDelete (cli-utils, pkg/kstatus/status, stsConditions).
+func StatefulSet(s *appsv1.StatefulSet, pods []*corev1.Pod) Health {
+	want := int32(1)
+	if s.Spec.Replicas != nil {
+		want = *s.Spec.Replicas
+	}
+	updated := want
+	if u := s.Spec.UpdateStrategy.RollingUpdate; u != nil && u.Partition != nil {
+		updated = max(0, want-*u.Partition)
+	}
+	if s.Spec.UpdateStrategy.Type == appsv1.OnDeleteStatefulSetStrategyType {
+		updated = 0
+	}
+	st := s.Status
+	if st.ObservedGeneration >= s.Generation && st.Replicas == want && st.AvailableReplicas == want &&
+		(st.CurrentRevision == st.UpdateRevision || st.UpdatedReplicas >= updated) {
+		return Health{State: Healthy}
+	}
+	if h := worst(pods); h.State == Degraded {
+		return h
+	}
+	text := fmt.Sprintf("%d of %d replicas are available", min(st.AvailableReplicas, want), want)
+	if st.CurrentRevision != st.UpdateRevision && updated > 0 {
+		text += fmt.Sprintf(", %d of %d updated", min(st.UpdatedReplicas, updated), updated)
+	}
+	if extra := st.Replicas - want; extra > 0 {
+		text += fmt.Sprintf(", %d to go", extra)
+	}
+	return Health{Progressing, text}
+}
+
+// DaemonSet is healthy when each node that is to have a Pod has one that is
+// available and of the present template; with OnDelete, of any.
+func DaemonSet(d *appsv1.DaemonSet, pods []*corev1.Pod) Health {
+	st := d.Status
+	updated := st.UpdatedNumberScheduled
+	if d.Spec.UpdateStrategy.Type == appsv1.OnDeleteDaemonSetStrategyType {
+		updated = st.CurrentNumberScheduled
+	}
+	want := st.DesiredNumberScheduled
+	if st.ObservedGeneration >= d.Generation && st.CurrentNumberScheduled == want && updated == want && st.NumberAvailable == want {
+		return Health{State: Healthy}
+	}
+	if h := worst(pods); h.State == Degraded {
+		return h
+	}
+	return Health{Progressing, fmt.Sprintf("on %d of %d nodes a pod is updated and available", min(updated, st.NumberAvailable), want)}
+}
+
+// CronJob is healthy: its Jobs are what can fail.
+func CronJob(c *batchv1.CronJob) Health {
+	if c.Spec.Suspend != nil && *c.Spec.Suspend {
+		return Health{Healthy, "is suspended"}
+	}
+	return Health{State: Healthy}
+}
+
+// Claim is healthy when it is bound, or waits for its first Pod as its class
+// has it; no Pod may be meant to mount it yet.
+func Claim(c *corev1.PersistentVolumeClaim, waitsForPod bool) Health {
+	switch {
+	case c.Status.Phase == corev1.ClaimBound:
+		return Health{State: Healthy}
+	case c.Status.Phase == corev1.ClaimLost:
+		return Health{Degraded, fmt.Sprintf("its volume %s is not there any more", c.Spec.VolumeName)}
+	case waitsForPod:
+		return Health{Healthy, "waits for its first pod"}
+	}
+	return Health{Progressing, "waits for a volume"}
+}
+
 // Job is healthy once it runs and until it fails, as kstatus has it (cli-utils,
 // pkg/kstatus/status, jobConditions): a Job may run for hours, and what waits for
 // its end waits for the condition Complete. A suspended one is as it should be.

@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -31,7 +32,14 @@ type Cluster struct {
 	EndpointSlices *View[*discoveryv1.EndpointSlice]
 	Deployments    *View[*appsv1.Deployment]
 	ReplicaSets    *View[*appsv1.ReplicaSet]
+	StatefulSets   *View[*appsv1.StatefulSet]
+	DaemonSets     *View[*appsv1.DaemonSet]
+	Revisions      *View[*appsv1.ControllerRevision]
+	Claims         *View[*corev1.PersistentVolumeClaim]
+	Volumes        *View[*corev1.PersistentVolume]
+	Classes        *View[*storagev1.StorageClass]
 	Jobs           *View[*batchv1.Job]
+	CronJobs       *View[*batchv1.CronJob]
 	Budgets        *View[*policyv1.PodDisruptionBudget]
 }
 
@@ -46,7 +54,14 @@ func New() *Cluster {
 		EndpointSlices: newView[*discoveryv1.EndpointSlice](),
 		Deployments:    newView[*appsv1.Deployment](),
 		ReplicaSets:    newView[*appsv1.ReplicaSet](),
+		StatefulSets:   newView[*appsv1.StatefulSet](),
+		DaemonSets:     newView[*appsv1.DaemonSet](),
+		Revisions:      newView[*appsv1.ControllerRevision](),
+		Claims:         newView[*corev1.PersistentVolumeClaim](),
+		Volumes:        newView[*corev1.PersistentVolume](),
+		Classes:        newView[*storagev1.StorageClass](),
 		Jobs:           newView[*batchv1.Job](),
+		CronJobs:       newView[*batchv1.CronJob](),
 		Budgets:        newView[*policyv1.PodDisruptionBudget](),
 	}
 }
@@ -65,7 +80,14 @@ func (c *Cluster) Run(ctx context.Context, from client.Client) error {
 	follow(&discoveryv1.EndpointSliceList{}, c.EndpointSlices)
 	follow(&appsv1.DeploymentList{}, c.Deployments)
 	follow(&appsv1.ReplicaSetList{}, c.ReplicaSets)
+	follow(&appsv1.StatefulSetList{}, c.StatefulSets)
+	follow(&appsv1.DaemonSetList{}, c.DaemonSets)
+	follow(&appsv1.ControllerRevisionList{}, c.Revisions)
+	follow(&corev1.PersistentVolumeClaimList{}, c.Claims)
+	follow(&corev1.PersistentVolumeList{}, c.Volumes)
+	follow(&storagev1.StorageClassList{}, c.Classes)
 	follow(&batchv1.JobList{}, c.Jobs)
+	follow(&batchv1.CronJobList{}, c.CronJobs)
 	follow(&policyv1.PodDisruptionBudgetList{}, c.Budgets)
 	return g.Wait()
 }
@@ -89,6 +111,7 @@ type View[T client.Object] struct {
 
 	mu       sync.RWMutex
 	version  int64
+	listing  bool
 	byKey    map[types.NamespacedName]T
 	byOwner  map[types.UID]map[types.NamespacedName]T
 	byNS     map[string]map[types.NamespacedName]T
@@ -128,7 +151,7 @@ func (v *View[T]) Set(obj client.Object) {
 		v.unindex(key, old)
 	}
 	v.byKey[key] = now
-	v.version = max(v.version, Version(now))
+	v.reach(Version(now))
 	for _, owner := range obj.GetOwnerReferences() {
 		put(v.byOwner, owner.UID, key, now)
 	}
@@ -152,11 +175,35 @@ func (v *View[T]) Gone(obj client.Object) {
 	}
 	v.unindex(key, old)
 	delete(v.byKey, key)
+	v.reach(Version(obj)) // a watch tells of a deletion with its own version
 	handlers := v.handlers
 	v.mu.Unlock()
 	for _, h := range handlers {
 		h(old, none)
 	}
+}
+
+// reach notes how far the view has come. A list is in no order of time.
+func (v *View[T]) reach(version int64) {
+	if !v.listing {
+		v.version = max(v.version, version)
+	}
+}
+
+// Listing says that objects are going to be set in no order of time.
+func (v *View[T]) Listing() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.listing = true
+}
+
+// Listed says that the view shows everything up to a version of the store.
+func (v *View[T]) Listed(version string) {
+	n, _ := strconv.ParseInt(version, 10, 64) // the store writes numbers
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.listing = false
+	v.version = max(v.version, n)
 }
 
 func (v *View[T]) unindex(key types.NamespacedName, old T) {
@@ -188,8 +235,8 @@ func (v *View[T]) Get(key types.NamespacedName) (T, bool) {
 	return obj, ok
 }
 
-// Version is the newest version of an object that the view has held: it has seen
-// whatever happened to objects of its kind before that.
+// Version is how far the view has come: it has seen whatever happened to objects
+// of its kind up to that version of the store.
 func (v *View[T]) Version() int64 {
 	v.mu.RLock()
 	defer v.mu.RUnlock()

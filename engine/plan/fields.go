@@ -56,7 +56,7 @@ func content(obj client.Object) map[string]any {
 		delete(l, v1alpha1.LabelSource)
 	}
 	if a, ok := kept["annotations"].(map[string]any); ok {
-		for _, k := range []string{v1alpha1.AnnotationOrigin, v1alpha1.AnnotationRevision, v1alpha1.AnnotationAdopted} {
+		for _, k := range []string{v1alpha1.AnnotationOrigin, v1alpha1.AnnotationRevision, v1alpha1.AnnotationAdopted, v1alpha1.AnnotationScheduleChanged} {
 			delete(a, k)
 		}
 	}

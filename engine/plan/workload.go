@@ -19,14 +19,21 @@ type workload struct {
 	pods     int
 }
 
-// workloadOf looks at a Deployment, a ReplicaSet, a Job or a bare Pod; false for
-// any other object, and for none.
+// workloadOf looks at an object that has Pods; false for any other object, and
+// for none. How many a DaemonSet has is for the nodes to say, and a CronJob runs
+// none by itself.
 func workloadOf(obj client.Object) (workload, bool) {
 	switch o := obj.(type) {
 	case *appsv1.Deployment:
 		return workload{o.Spec.Template, number(o.Spec.Replicas)}, true
 	case *appsv1.ReplicaSet:
 		return workload{o.Spec.Template, number(o.Spec.Replicas)}, true
+	case *appsv1.StatefulSet:
+		return workload{o.Spec.Template, number(o.Spec.Replicas)}, true
+	case *appsv1.DaemonSet:
+		return workload{o.Spec.Template, 0}, true
+	case *batchv1.CronJob:
+		return workload{o.Spec.JobTemplate.Spec.Template, 0}, true
 	case *batchv1.Job:
 		n := number(o.Spec.Parallelism)
 		if o.Spec.Completions != nil {

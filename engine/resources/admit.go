@@ -14,6 +14,9 @@ import (
 
 // admit fills in what a new object takes from others.
 func (t *Tx) admit(ctx context.Context, obj client.Object) error {
+	if c, ok := obj.(*corev1.PersistentVolumeClaim); ok {
+		return t.classify(ctx, c)
+	}
 	pod, ok := obj.(*corev1.Pod)
 	if !ok {
 		return nil

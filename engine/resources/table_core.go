@@ -94,17 +94,18 @@ func coreKinds() []*Resource {
 		},
 		{
 			GroupVersionKind: kind("", "v1", "PersistentVolumeClaim"), Plural: "persistentvolumeclaims", Singular: "persistentvolumeclaim", ShortNames: []string{"pvc"},
-			Namespaced: true, Status: true, Idle: true,
+			Namespaced: true, Status: true,
 			newObject: newOf[corev1.PersistentVolumeClaim], newList: listOf[corev1.PersistentVolumeClaimList],
 			status:        statusAt(func(o *corev1.PersistentVolumeClaim) *corev1.PersistentVolumeClaimStatus { return &o.Status }),
-			prepareCreate: func(o client.Object) { o.(*corev1.PersistentVolumeClaim).Status.Phase = corev1.ClaimPending },
+			prepareCreate: protectClaim,
+			prepareUpdate: func(obj, old client.Object) { KeepBound(obj, old) },
 		},
 		{
 			GroupVersionKind: kind("", "v1", "PersistentVolume"), Plural: "persistentvolumes", Singular: "persistentvolume", ShortNames: []string{"pv"},
-			Status: true, Idle: true,
+			Status:    true,
 			newObject: newOf[corev1.PersistentVolume], newList: listOf[corev1.PersistentVolumeList],
 			status:        statusAt(func(o *corev1.PersistentVolume) *corev1.PersistentVolumeStatus { return &o.Status }),
-			prepareCreate: func(o client.Object) { o.(*corev1.PersistentVolume).Status.Phase = corev1.VolumePending },
+			prepareCreate: protectVolume,
 		},
 		{
 			GroupVersionKind: kind("", "v1", "ReplicationController"), Plural: "replicationcontrollers", Singular: "replicationcontroller", ShortNames: []string{"rc"}, Categories: []string{"all"},

@@ -58,7 +58,6 @@ func otherKinds() []*Resource {
 		},
 		{
 			GroupVersionKind: kind("storage.k8s.io", "v1", "StorageClass"), Plural: "storageclasses", Singular: "storageclass", ShortNames: []string{"sc"},
-			Idle:      true,
 			newObject: newOf[storagev1.StorageClass], newList: listOf[storagev1.StorageClassList],
 		},
 		{

@@ -37,14 +37,14 @@ func workloadKinds() []*Resource {
 		},
 		{
 			GroupVersionKind: kind("apps", "v1", "StatefulSet"), Plural: "statefulsets", Singular: "statefulset", ShortNames: []string{"sts"}, Categories: []string{"all"},
-			Namespaced: true, Status: true, Scale: true, Idle: true,
+			Namespaced: true, Status: true, Scale: true,
 			newObject: newOf[appsv1.StatefulSet], newList: listOf[appsv1.StatefulSetList],
 			status: statusAt(func(o *appsv1.StatefulSet) *appsv1.StatefulSetStatus { return &o.Status }),
 			spec:   func(o client.Object) any { return &o.(*appsv1.StatefulSet).Spec },
 		},
 		{
 			GroupVersionKind: kind("apps", "v1", "DaemonSet"), Plural: "daemonsets", Singular: "daemonset", ShortNames: []string{"ds"}, Categories: []string{"all"},
-			Namespaced: true, Status: true, Idle: true,
+			Namespaced: true, Status: true,
 			newObject: newOf[appsv1.DaemonSet], newList: listOf[appsv1.DaemonSetList],
 			status: statusAt(func(o *appsv1.DaemonSet) *appsv1.DaemonSetStatus { return &o.Status }),
 			spec:   func(o client.Object) any { return &o.(*appsv1.DaemonSet).Spec },
@@ -70,7 +70,7 @@ func workloadKinds() []*Resource {
 		},
 		{
 			GroupVersionKind: kind("batch", "v1", "CronJob"), Plural: "cronjobs", Singular: "cronjob", ShortNames: []string{"cj"}, Categories: []string{"all"},
-			Namespaced: true, Status: true, Idle: true,
+			Namespaced: true, Status: true,
 			newObject: newOf[batchv1.CronJob], newList: listOf[batchv1.CronJobList],
 			status: statusAt(func(o *batchv1.CronJob) *batchv1.CronJobStatus { return &o.Status }),
 			spec:   func(o client.Object) any { return &o.(*batchv1.CronJob).Spec },

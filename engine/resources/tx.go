@@ -150,6 +150,12 @@ func (t *Tx) Update(ctx context.Context, obj client.Object) error {
 	}
 	carryOver(row, obj, old)
 	t.r.upstream.Default(obj)
+	t.r.noteSchedule(obj, old)
+	if c, ok := obj.(*corev1.PersistentVolumeClaim); ok {
+		if err := t.expandable(ctx, c, old.(*corev1.PersistentVolumeClaim)); err != nil {
+			return err
+		}
+	}
 	if row.spec != nil && !equality.Semantic.DeepEqual(row.spec(obj), row.spec(old)) {
 		obj.SetGeneration(old.GetGeneration() + 1)
 	}

@@ -25,7 +25,7 @@ import (
 
 // kept are annotations that others than the user write on objects of a Source.
 func kept() []string {
-	return append(v1alpha1.AskedAnnotations(), "deployment.kubernetes.io/revision", v1alpha1.AnnotationRevision, v1alpha1.AnnotationAdopted)
+	return append(v1alpha1.AskedAnnotations(), "deployment.kubernetes.io/revision", v1alpha1.AnnotationRevision, v1alpha1.AnnotationAdopted, v1alpha1.AnnotationScheduleChanged)
 }
 
 // preparation turns the manifests of a revision into what a plan compares.
@@ -261,6 +261,7 @@ func (p *preparation) label(m manifest.Manifest, obj, live client.Object) {
 		obj.SetOwnerReferences(live.GetOwnerReferences())
 		obj.SetManagedFields(live.GetManagedFields())
 		keepBinding(obj, live)
+		resources.KeepBound(obj, live)
 	}
 	if resources.Standing(obj) { // Berth's own: it is given back, whoever made it first
 		a[v1alpha1.AnnotationAdopted] = "true"

@@ -10,8 +10,11 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 
 	"berth.dev/berth/api/client"
 	"berth.dev/berth/api/v1alpha1"
@@ -24,6 +27,9 @@ import (
 func (e *Engine) followHealth() {
 	e.Live.Deployments.OnChange(func(old, now *appsv1.Deployment) { e.touched(cmp.Or(now, old)) })
 	e.Live.ReplicaSets.OnChange(func(old, now *appsv1.ReplicaSet) { e.touched(e.root(cmp.Or(now, old))) })
+	e.Live.StatefulSets.OnChange(func(old, now *appsv1.StatefulSet) { e.touched(cmp.Or(now, old)) })
+	e.Live.DaemonSets.OnChange(func(old, now *appsv1.DaemonSet) { e.touched(cmp.Or(now, old)) })
+	e.Live.Claims.OnChange(func(old, now *corev1.PersistentVolumeClaim) { e.touched(cmp.Or(now, old)) })
 	e.Live.Jobs.OnChange(func(old, now *batchv1.Job) { e.touched(cmp.Or(now, old)) })
 	e.Live.Pods.OnChange(func(old, now *corev1.Pod) { e.touched(e.root(cmp.Or(now, old))) })
 }
@@ -46,6 +52,18 @@ func (e *Engine) root(obj client.Object) client.Object {
 			obj = rs
 		case "Deployment":
 			d, ok := e.Live.Deployments.Get(key)
+			if !ok {
+				return obj
+			}
+			obj = d
+		case "StatefulSet":
+			s, ok := e.Live.StatefulSets.Get(key)
+			if !ok {
+				return obj
+			}
+			obj = s
+		case "DaemonSet":
+			d, ok := e.Live.DaemonSets.Get(key)
 			if !ok {
 				return obj
 			}
@@ -265,6 +283,33 @@ func (e *Engine) assess(source string, expected map[plan.Key]int64, only func(cl
 		note(health.ReplicaSet(rs, pods), key.String())
 		out.count(pods, int(*rs.Spec.Replicas))
 	}
+	for _, s := range ofSource(e.Live.StatefulSets.All(), source, only) {
+		key := plan.KeyOf(appsv1.SchemeGroupVersion.WithKind("StatefulSet"), s)
+		if behind(s, expected[key]) || s.Status.ObservedGeneration < s.Generation {
+			note(health.Health{State: health.Progressing, Reason: "waits for its controller"}, key.String())
+			out.scheduled, out.started = false, false
+			continue
+		}
+		pods := e.Live.Pods.OwnedBy(s.UID)
+		note(health.StatefulSet(s, pods), key.String())
+		out.count(pods, int(*s.Spec.Replicas))
+	}
+	for _, d := range ofSource(e.Live.DaemonSets.All(), source, only) {
+		key := plan.KeyOf(appsv1.SchemeGroupVersion.WithKind("DaemonSet"), d)
+		if behind(d, expected[key]) || d.Status.ObservedGeneration < d.Generation {
+			note(health.Health{State: health.Progressing, Reason: "waits for its controller"}, key.String())
+			out.scheduled, out.started = false, false
+			continue
+		}
+		pods := e.Live.Pods.OwnedBy(d.UID)
+		note(health.DaemonSet(d, pods), key.String())
+		out.count(pods, int(d.Status.DesiredNumberScheduled))
+	}
+	for _, c := range ofSource(e.Live.Claims.All(), source, only) {
+		class, ok := e.Live.Classes.Get(types.NamespacedName{Name: ptr.Deref(c.Spec.StorageClassName, "")})
+		waits := ok && (class.Provisioner == v1alpha1.LocalProvisioner || ptr.Deref(class.VolumeBindingMode, "") == storagev1.VolumeBindingWaitForFirstConsumer)
+		note(health.Claim(c, waits), plan.KeyOf(corev1.SchemeGroupVersion.WithKind("PersistentVolumeClaim"), c).String())
+	}
 	for _, j := range ofSource(e.Live.Jobs.All(), source, func(o client.Object) bool { return hookOf(o) == "" && only(o) }) {
 		key := plan.KeyOf(batchv1.SchemeGroupVersion.WithKind("Job"), j)
 		if behind(j, expected[key]) {
@@ -305,6 +350,10 @@ func (e *Engine) missing(expected map[plan.Key]int64) string {
 			_, found = e.Live.Deployments.Get(name)
 		case "ReplicaSet":
 			_, found = e.Live.ReplicaSets.Get(name)
+		case "StatefulSet":
+			_, found = e.Live.StatefulSets.Get(name)
+		case "DaemonSet":
+			_, found = e.Live.DaemonSets.Get(name)
 		case "Job": // one that is not there any more has ended, and its time is over
 			_, found = e.Live.Jobs.Get(name)
 			found = found || e.Live.Jobs.Version() >= version

@@ -14,6 +14,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	batchv1 "k8s.io/api/batch/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/utils/clock"
 
@@ -230,8 +233,10 @@ func Kinds() []schema.GroupVersionKind {
 	}
 	return []schema.GroupVersionKind{
 		core("Namespace"), core("ConfigMap"), core("Secret"), core("ServiceAccount"), core("Service"), core("Pod"),
-		apps("Deployment"), apps("ReplicaSet"),
-		batchv1.SchemeGroupVersion.WithKind("Job"), v1alpha1.GroupVersion.WithKind("Source"),
+		core("PersistentVolumeClaim"), core("PersistentVolume"), storagev1.SchemeGroupVersion.WithKind("StorageClass"),
+		apps("Deployment"), apps("ReplicaSet"), apps("StatefulSet"), apps("DaemonSet"),
+		batchv1.SchemeGroupVersion.WithKind("Job"), batchv1.SchemeGroupVersion.WithKind("CronJob"),
+		policyv1.SchemeGroupVersion.WithKind("PodDisruptionBudget"), schedulingv1.SchemeGroupVersion.WithKind("PriorityClass"), v1alpha1.GroupVersion.WithKind("Source"),
 	}
 }
 

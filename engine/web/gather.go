@@ -27,7 +27,19 @@ func gather(views *live.Cluster, source string) owned {
 	for _, rs := range o.ReplicaSets {
 		o.Pods = append(o.Pods, views.Pods.OwnedBy(rs.UID)...)
 	}
-	o.Jobs = labelled(views.Jobs.All(), source)
+	o.StatefulSets = labelled(views.StatefulSets.All(), source)
+	for _, s := range o.StatefulSets {
+		o.Pods = append(o.Pods, views.Pods.OwnedBy(s.UID)...)
+	}
+	o.DaemonSets = labelled(views.DaemonSets.All(), source)
+	for _, d := range o.DaemonSets {
+		o.Pods = append(o.Pods, views.Pods.OwnedBy(d.UID)...)
+	}
+	o.CronJobs = labelled(views.CronJobs.All(), source)
+	for _, c := range o.CronJobs {
+		o.Jobs = append(o.Jobs, views.Jobs.OwnedBy(c.UID)...)
+	}
+	o.Jobs = append(o.Jobs, roots(labelled(views.Jobs.All(), source))...)
 	for _, j := range o.Jobs {
 		o.Pods = append(o.Pods, views.Pods.OwnedBy(j.UID)...)
 	}

@@ -42,6 +42,9 @@ func newHub(views *live.Cluster) *hub {
 	views.EndpointSlices.OnChange(func(old, now *discoveryv1.EndpointSlice) { h.sliceTouched(cmp.Or(now, old)) })
 	views.Deployments.OnChange(func(old, now *appsv1.Deployment) { h.touched(cmp.Or(now, old), false) })
 	views.ReplicaSets.OnChange(func(old, now *appsv1.ReplicaSet) { h.touched(cmp.Or(now, old), false) })
+	views.StatefulSets.OnChange(func(old, now *appsv1.StatefulSet) { h.touched(cmp.Or(now, old), false) })
+	views.DaemonSets.OnChange(func(old, now *appsv1.DaemonSet) { h.touched(cmp.Or(now, old), false) })
+	views.CronJobs.OnChange(func(old, now *batchv1.CronJob) { h.touched(cmp.Or(now, old), false) })
 	views.Jobs.OnChange(func(old, now *batchv1.Job) { h.touched(cmp.Or(now, old), false) })
 	views.Pods.OnChange(func(old, now *corev1.Pod) { h.touched(cmp.Or(now, old), true) })
 	return h
@@ -128,6 +131,12 @@ func (h *hub) owner(o client.Object) (source string, known bool) {
 			o, found = h.views.ReplicaSets.Get(key)
 		case "Deployment":
 			o, found = h.views.Deployments.Get(key)
+		case "StatefulSet":
+			o, found = h.views.StatefulSets.Get(key)
+		case "DaemonSet":
+			o, found = h.views.DaemonSets.Get(key)
+		case "CronJob":
+			o, found = h.views.CronJobs.Get(key)
 		case "Job":
 			o, found = h.views.Jobs.Get(key)
 		default:

@@ -24,14 +24,17 @@ const revisionAnnotation = "deployment.kubernetes.io/revision"
 
 // owned is what a Source has in the cluster, and what follows from it.
 type owned struct {
-	Deployments []*appsv1.Deployment
-	ReplicaSets []*appsv1.ReplicaSet
-	Jobs        []*batchv1.Job
-	Pods        []*corev1.Pod
-	Services    []*corev1.Service
-	Slices      []*discoveryv1.EndpointSlice
-	Namespaces  []*corev1.Namespace
-	Stored      []stored
+	Deployments  []*appsv1.Deployment
+	ReplicaSets  []*appsv1.ReplicaSet
+	StatefulSets []*appsv1.StatefulSet
+	DaemonSets   []*appsv1.DaemonSet
+	CronJobs     []*batchv1.CronJob
+	Jobs         []*batchv1.Job
+	Pods         []*corev1.Pod
+	Services     []*corev1.Service
+	Slices       []*discoveryv1.EndpointSlice
+	Namespaces   []*corev1.Namespace
+	Stored       []stored
 }
 
 // stored is an object of a kind that is read when it is shown. It never holds
@@ -118,6 +121,9 @@ func (o owned) uids(source types.UID) map[types.UID]bool {
 	out := map[types.UID]bool{source: true}
 	note(out, o.Deployments)
 	note(out, o.ReplicaSets)
+	note(out, o.StatefulSets)
+	note(out, o.DaemonSets)
+	note(out, o.CronJobs)
 	note(out, o.Jobs)
 	note(out, o.Pods)
 	note(out, o.Services)
@@ -138,6 +144,9 @@ func note[T client.Object](set map[types.UID]bool, objs []T) {
 func groups(o owned) []group {
 	sorted(o.Deployments)
 	sorted(o.ReplicaSets)
+	sorted(o.StatefulSets)
+	sorted(o.DaemonSets)
+	sorted(o.CronJobs)
 	sorted(o.Jobs)
 	sorted(o.Pods)
 	sorted(o.Services)
@@ -151,8 +160,19 @@ func groups(o owned) []group {
 			workloads = append(workloads, replicaSetItem(rs, o))
 		}
 	}
+	for _, s := range o.StatefulSets {
+		workloads = append(workloads, statefulSetItem(s, o))
+	}
+	for _, d := range o.DaemonSets {
+		workloads = append(workloads, daemonSetItem(d, o))
+	}
+	for _, c := range o.CronJobs {
+		workloads = append(workloads, cronJobItem(c, o))
+	}
 	for _, j := range o.Jobs {
-		workloads = append(workloads, jobItem(j, o))
+		if metav1.GetControllerOf(j) == nil {
+			workloads = append(workloads, jobItem(j, o))
+		}
 	}
 	for _, p := range o.Pods {
 		if metav1.GetControllerOf(p) == nil {
@@ -245,6 +265,45 @@ func replicaSetItem(rs *appsv1.ReplicaSet, o owned) item {
 	i.fact("pods", fmt.Sprintf("%d of %d ready", rs.Status.ReadyReplicas, replicas(rs.Spec.Replicas)))
 	i.pods(pods)
 	return i.with(health.ReplicaSet(rs, pods))
+}
+
+func statefulSetItem(s *appsv1.StatefulSet, o owned) item {
+	pods := controlledBy(o.Pods, s.UID)
+	i := itemOf("StatefulSet", s)
+	i.fact("replicas", fmt.Sprintf("%d of %d ready", s.Status.ReadyReplicas, replicas(s.Spec.Replicas)))
+	i.pods(pods)
+	return i.with(health.StatefulSet(s, pods))
+}
+
+func daemonSetItem(d *appsv1.DaemonSet, o owned) item {
+	pods := controlledBy(o.Pods, d.UID)
+	i := itemOf("DaemonSet", d)
+	i.fact("nodes", fmt.Sprintf("%d of %d ready", d.Status.NumberReady, d.Status.DesiredNumberScheduled))
+	i.pods(pods)
+	return i.with(health.DaemonSet(d, pods))
+}
+
+// cronJobItem shows the Jobs that run and those that failed; the others are folded.
+func cronJobItem(c *batchv1.CronJob, o owned) item {
+	i := itemOf("CronJob", c)
+	i.code("schedule", c.Spec.Schedule)
+	if c.Spec.TimeZone != nil {
+		i.fact("time zone", *c.Spec.TimeZone)
+	}
+	if last := c.Status.LastScheduleTime; last != nil {
+		i.fact("last slot", last.UTC().Format("2006-01-02 15:04 UTC"))
+	}
+	var done []item
+	for _, j := range controlledBy(o.Jobs, c.UID) {
+		job := within(jobItem(j, o))
+		if j.Status.CompletionTime != nil && job.State.Tone == toneGood {
+			done = append(done, job)
+		} else {
+			i.Children = append(i.Children, job)
+		}
+	}
+	i.fold("done", count(len(done), "job")+" completed", done)
+	return i.with(health.CronJob(c))
 }
 
 func jobItem(j *batchv1.Job, o owned) item {

@@ -1,4 +1,4 @@
-// Package config keeps the ConfigMaps and Secrets that this node's pods refer to:
+// Package config keeps the ConfigMaps, Secrets and claims that this node's pods refer to:
 // it follows each of them, tells who must look again when one changes, and has
 // a copy on disk for when the control plane is away. Secrets are in folders of
 // mode 0700 and files of mode 0600. It reads nothing that no pod refers to.
@@ -30,18 +30,37 @@ import (
 // takes the copy on disk.
 const patience = 2 * time.Second
 
+// Kind of object that a pod refers to, by its name in the API.
+type Kind string
+
+// Kinds that are followed.
+const (
+	ConfigMap Kind = "configmaps"
+	Secret    Kind = "secrets"
+	Claim     Kind = "persistentvolumeclaims"
+	// volume is not followed, but has a copy on disk.
+	volume Kind = "persistentvolumes"
+)
+
 // Ref is a reference from a pod.
 type Ref struct {
-	Secret          bool
+	Kind            Kind
 	Namespace, Name string
 }
 
 func (r Ref) String() string {
-	kind := "ConfigMap"
-	if r.Secret {
-		kind = "Secret"
+	name := map[Kind]string{ConfigMap: "ConfigMap", Secret: "Secret", Claim: "PersistentVolumeClaim", volume: "PersistentVolume"}[r.Kind]
+	return fmt.Sprintf("%s %s/%s", name, r.Namespace, r.Name)
+}
+
+func (r Ref) list() client.ObjectList {
+	switch r.Kind {
+	case Secret:
+		return &corev1.SecretList{}
+	case Claim:
+		return &corev1.PersistentVolumeClaimList{}
 	}
-	return fmt.Sprintf("%s %s/%s", kind, r.Namespace, r.Name)
+	return &corev1.ConfigMapList{}
 }
 
 // Store is the node's copy.
@@ -86,11 +105,7 @@ func (s *Store) Run(ctx context.Context) error {
 			group.Go(func() error {
 				stop := context.AfterFunc(ctx, e.cancel)
 				defer stop()
-				var list client.ObjectList = &corev1.ConfigMapList{}
-				if e.ref.Secret {
-					list = &corev1.SecretList{}
-				}
-				err := client.Follow(e.ctx, s.client, list, client.ListOptions{
+				err := client.Follow(e.ctx, s.client, e.ref.list(), client.ListOptions{
 					Namespace: e.ref.Namespace, Fields: fields.OneTermEqualSelector("metadata.name", e.ref.Name),
 				}, &follower{s, e})
 				if err != nil {
@@ -130,6 +145,11 @@ func (s *Store) use(ctx context.Context, uid string, refs []Ref) {
 			e.cancel()
 			delete(s.entries, ref)
 			_ = os.Remove(s.file(ref))
+			e.mu.Lock()
+			if c, ok := e.obj.(*corev1.PersistentVolumeClaim); ok && c.Spec.VolumeName != "" {
+				_ = os.Remove(s.file(Ref{Kind: volume, Name: c.Spec.VolumeName}))
+			}
+			e.mu.Unlock()
 		}
 	}
 	s.mu.Unlock()
@@ -144,7 +164,7 @@ func (s *Store) use(ctx context.Context, uid string, refs []Ref) {
 
 // ConfigMap implements pods.Config.
 func (s *Store) ConfigMap(ctx context.Context, namespace, name string) (*corev1.ConfigMap, error) {
-	obj, err := s.get(ctx, Ref{Namespace: namespace, Name: name}, &corev1.ConfigMap{})
+	obj, err := s.get(ctx, Ref{Kind: ConfigMap, Namespace: namespace, Name: name}, &corev1.ConfigMap{})
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +173,7 @@ func (s *Store) ConfigMap(ctx context.Context, namespace, name string) (*corev1.
 
 // Secret implements pods.Config.
 func (s *Store) Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error) {
-	obj, err := s.get(ctx, Ref{Secret: true, Namespace: namespace, Name: name}, &corev1.Secret{})
+	obj, err := s.get(ctx, Ref{Kind: Secret, Namespace: namespace, Name: name}, &corev1.Secret{})
 	if err != nil {
 		return nil, err
 	}
@@ -183,21 +203,13 @@ func (s *Store) get(ctx context.Context, ref Ref, into client.Object) (client.Ob
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.obj == nil {
-		kind := "configmaps"
-		if ref.Secret {
-			kind = "secrets"
-		}
-		return nil, apierrors.NewNotFound(schema.GroupResource{Resource: kind}, ref.Name)
+		return nil, apierrors.NewNotFound(schema.GroupResource{Resource: string(ref.Kind)}, ref.Name)
 	}
 	return e.obj, nil
 }
 
 func (s *Store) file(ref Ref) string {
-	kind := "configmaps"
-	if ref.Secret {
-		kind = "secrets"
-	}
-	return filepath.Join(s.dir, kind, ref.Namespace, ref.Name+".json")
+	return filepath.Join(s.dir, string(ref.Kind), ref.Namespace, ref.Name+".json")
 }
 
 type follower struct {

@@ -4,12 +4,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Refs returns the ConfigMaps and Secrets that a pod refers to, each once.
+// Refs returns the ConfigMaps, Secrets and claims that a pod refers to, each once.
 func Refs(pod *corev1.Pod) []Ref {
 	var out []Ref
 	seen := map[Ref]bool{}
-	add := func(secret bool, name string) {
-		ref := Ref{Secret: secret, Namespace: pod.Namespace, Name: name}
+	add := func(kind Kind, name string) {
+		ref := Ref{Kind: kind, Namespace: pod.Namespace, Name: name}
 		if name != "" && !seen[ref] {
 			seen[ref] = true
 			out = append(out, ref)
@@ -18,16 +18,18 @@ func Refs(pod *corev1.Pod) []Ref {
 	for _, v := range pod.Spec.Volumes {
 		switch {
 		case v.ConfigMap != nil:
-			add(false, v.ConfigMap.Name)
+			add(ConfigMap, v.ConfigMap.Name)
 		case v.Secret != nil:
-			add(true, v.Secret.SecretName)
+			add(Secret, v.Secret.SecretName)
+		case v.PersistentVolumeClaim != nil:
+			add(Claim, v.PersistentVolumeClaim.ClaimName)
 		case v.Projected != nil:
 			for _, p := range v.Projected.Sources {
 				if p.ConfigMap != nil {
-					add(false, p.ConfigMap.Name)
+					add(ConfigMap, p.ConfigMap.Name)
 				}
 				if p.Secret != nil {
-					add(true, p.Secret.Name)
+					add(Secret, p.Secret.Name)
 				}
 			}
 		}
@@ -39,25 +41,25 @@ func Refs(pod *corev1.Pod) []Ref {
 	for i := range containers {
 		for _, from := range containers[i].EnvFrom {
 			if from.ConfigMapRef != nil {
-				add(false, from.ConfigMapRef.Name)
+				add(ConfigMap, from.ConfigMapRef.Name)
 			}
 			if from.SecretRef != nil {
-				add(true, from.SecretRef.Name)
+				add(Secret, from.SecretRef.Name)
 			}
 		}
 		for _, env := range containers[i].Env {
 			if from := env.ValueFrom; from != nil {
 				if from.ConfigMapKeyRef != nil {
-					add(false, from.ConfigMapKeyRef.Name)
+					add(ConfigMap, from.ConfigMapKeyRef.Name)
 				}
 				if from.SecretKeyRef != nil {
-					add(true, from.SecretKeyRef.Name)
+					add(Secret, from.SecretKeyRef.Name)
 				}
 			}
 		}
 	}
 	for _, pull := range pod.Spec.ImagePullSecrets {
-		add(true, pull.Name)
+		add(Secret, pull.Name)
 	}
 	return out
 }

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -269,7 +270,7 @@ func (w *worker) mounts(ctx context.Context, c *corev1.Container, env *variables
 				return nil, err
 			}
 		}
-		mount := Mount{Source: base, Destination: m.MountPath, ReadOnly: m.ReadOnly}
+		mount := Mount{Source: base, Destination: m.MountPath, ReadOnly: m.ReadOnly || readOnlyClaim(w.pod, m.Name)}
 		if m.MountPropagation != nil {
 			switch *m.MountPropagation {
 			case corev1.MountPropagationHostToContainer:
@@ -293,6 +294,13 @@ func (w *worker) mounts(ctx context.Context, c *corev1.Container, env *variables
 		out = append(out, Mount{Source: file, Destination: path})
 	}
 	return out, nil
+}
+
+// readOnlyClaim: the volume is a claim that the pod mounts read-only.
+func readOnlyClaim(pod *corev1.Pod, volume string) bool {
+	return slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool {
+		return v.Name == volume && v.PersistentVolumeClaim != nil && v.PersistentVolumeClaim.ReadOnly
+	})
 }
 
 // messageFile is where the container leaves its last words.

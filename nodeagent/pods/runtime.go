@@ -77,6 +77,8 @@ type Config interface {
 	Drop(ctx context.Context, uid string)
 	ConfigMap(ctx context.Context, namespace, name string) (*corev1.ConfigMap, error)
 	Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error)
+	// Volume is the volume that a claim is bound to; a *WaitError while there is none.
+	Volume(ctx context.Context, namespace, claim string) (*corev1.PersistentVolume, error)
 }
 
 // ServiceLinks returns the variables that tell a pod of a namespace the

@@ -1,6 +1,6 @@
 // Package volumes makes the folders that pods mount: emptyDir, configMap, secret,
-// projected, downwardAPI and hostPath. It owns Dir/<pod's uid>/ and the tmpfs
-// mounts below it, reads ConfigMaps and Secrets through pods.Config and tokens
+// projected, downwardAPI, hostPath and those of claims. It owns Dir/<pod's uid>/
+// with the tmpfs mounts below it, and Claims/<volume's name>/. It reads ConfigMaps and Secrets through pods.Config and tokens
 // through Tokens, and never starts or stops anything.
 package volumes
 
@@ -23,7 +23,9 @@ import (
 
 // Volumes implements pods.Volumes. All fields must be set.
 type Volumes struct {
-	Dir    string
+	Dir string
+	// Claims is the folder of the volumes of the class of Berth.
+	Claims string
 	Config pods.Config
 	Tokens Tokens
 	Log    *slog.Logger
@@ -52,6 +54,8 @@ func (v *Volumes) one(ctx context.Context, pod *corev1.Pod, ip netip.Addr, volum
 	switch {
 	case volume.HostPath != nil:
 		return volume.HostPath.Path, hostPath(volume.HostPath)
+	case volume.PersistentVolumeClaim != nil:
+		return v.claim(ctx, pod, volume.PersistentVolumeClaim.ClaimName)
 	case volume.EmptyDir != nil:
 		return dir, emptyDir(dir, volume.EmptyDir, group)
 	case volume.ConfigMap != nil || volume.Secret != nil || volume.Projected != nil || volume.DownwardAPI != nil:
@@ -69,7 +73,7 @@ func (v *Volumes) one(ctx context.Context, pod *corev1.Pod, ip netip.Addr, volum
 		}
 		return dir, writeAtomic(dir, files, group)
 	}
-	return "", &pods.WaitError{Reason: "FailedMount", Message: "its kind is not one that Berth carries out: use emptyDir, configMap, secret, projected, downwardAPI or hostPath"}
+	return "", &pods.WaitError{Reason: "FailedMount", Message: "its kind is not one that Berth carries out: use emptyDir, persistentVolumeClaim, configMap, secret, projected, downwardAPI or hostPath"}
 }
 
 func fsGroup(pod *corev1.Pod) int {
