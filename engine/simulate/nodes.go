@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"berth.dev/berth/api/v1alpha1"
 	"berth.dev/berth/engine/resources"
 )
 
@@ -54,7 +55,7 @@ func (s *simulation) createNodes(ctx context.Context) error {
 			ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{
 				corev1.LabelHostname: name, corev1.LabelOSStable: "linux", corev1.LabelArchStable: "amd64",
 				corev1.LabelTopologyZone: fmt.Sprintf("zone-%d", i%s.Zones+1),
-			}},
+			}, Annotations: map[string]string{v1alpha1.AnnotationClaims: "/simulated"}},
 			Status: corev1.NodeStatus{
 				Capacity: capacity, Allocatable: capacity,
 				Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "Simulated", LastHeartbeatTime: metav1.NewTime(s.Clock.Now())}},

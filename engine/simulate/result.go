@@ -102,6 +102,17 @@ func (s *simulation) made() bool {
 			return false
 		}
 	}
+	for _, set := range s.views.StatefulSets.All() {
+		// With OrderedReady one that does not fit is waited for.
+		if set.Status.ObservedGeneration != set.Generation || (set.Status.Replicas < *set.Spec.Replicas && set.Status.ReadyReplicas == set.Status.Replicas) {
+			return false
+		}
+	}
+	for _, d := range s.views.DaemonSets.All() {
+		if d.Status.ObservedGeneration != d.Generation || len(s.views.Pods.OwnedBy(d.UID)) < int(d.Status.DesiredNumberScheduled) {
+			return false
+		}
+	}
 	for _, j := range s.views.Jobs.All() {
 		suspended := j.Spec.Suspend != nil && *j.Spec.Suspend
 		if !suspended && j.Status.Active == 0 && len(j.Status.Conditions) == 0 {

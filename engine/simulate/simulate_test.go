@@ -98,6 +98,37 @@ func TestAllIsWell(t *testing.T) {
 	}
 }
 
+// TestClaimsAreBoundWhereTheirPodsLand: a StatefulSet with a claim each, and a
+// DaemonSet beside it.
+func TestClaimsAreBoundWhereTheirPodsLand(t *testing.T) {
+	r, err := simulate.Run(t.Context(), options(t, `apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db}
+spec:
+  replicas: 3
+  serviceName: db
+  selector: {matchLabels: {app: db}}
+  template: {metadata: {labels: {app: db}}, spec: {containers: [{name: c, image: i, volumeMounts: [{name: data, mountPath: /data}]}]}}
+  volumeClaimTemplates:
+  - {metadata: {name: data}, spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}}
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: log}
+spec:
+  selector: {matchLabels: {app: log}}
+  template: {metadata: {labels: {app: log}}, spec: {containers: [{name: c, image: i}]}}
+`))
+	if err != nil || len(r.Waiting) > 0 || r.Unhealthy != "" || r.Late {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	for i, n := range r.Nodes {
+		if len(n.Pods) != 2 || !slices.Contains(n.Pods, fmt.Sprint("default/db-", i)) {
+			t.Errorf("%s has %v, want one Pod of each", n.Name, n.Pods)
+		}
+	}
+}
+
 func TestTheClusterMayRefuse(t *testing.T) {
 	_, err := simulate.Run(t.Context(), options(t, strings.Replace(deployment("web", 3, requesting("1Gi")), "labels: {app: web}", "labels: {app: other}", 1)))
 	var refused *simulate.RefusedError
