@@ -98,7 +98,7 @@ func (o simulateOptions) run(ctx context.Context, dir string, stdout, stderr io.
 	if err != nil {
 		return err
 	}
-	options.Set, err = (&manifests{compiler}).Compile(ctx, rev, sync.CompileOptions{
+	options.Set, err = (&manifests{compiler: compiler}).Compile(ctx, rev, sync.CompileOptions{
 		Source: "simulation", Path: path, TargetNamespace: o.targetNamespace, Kinds: sync.Kinds(),
 	})
 	if err != nil {

@@ -94,7 +94,7 @@ func (r *cronJobs) reconcile(ctx context.Context, key types.NamespacedName) erro
 // CronJob: one that lacks the Job that was made last would not know that it runs.
 func (r *cronJobs) jobsOf(ctx context.Context, c *batchv1.CronJob) ([]*batchv1.Job, error) {
 	seen := r.Jobs.OwnedBy(c.UID)
-	if r.Jobs.Version() > live.Version(c) || shows(seen, c.Status.Active) {
+	if r.Jobs.Version() >= live.Version(c) || shows(seen, c.Status.Active) {
 		return seen, nil
 	}
 	var list batchv1.JobList

@@ -128,7 +128,7 @@ func (j *jobs) reconcile(ctx context.Context, key types.NamespacedName) error {
 // but for those that wait for their replacement. So they have ended since; or this
 // step counts them again, and fails because they were written.
 func (j *jobs) decide(ctx context.Context, job *batchv1.Job) (jobStep, error) {
-	fresh := j.Pods.Version() > live.Version(job)
+	fresh := j.Pods.Version() >= live.Version(job)
 	step := decideJob(job, j.Pods.OwnedBy(job.UID), j.clock.Now())
 	if fresh || step.seen >= int(job.Status.Active) {
 		return step, nil
