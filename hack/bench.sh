@@ -15,7 +15,7 @@ one -bench Memory -benchtime 1x ./cue
 say "# berth validate of examples/shop"
 one -bench ValidateShop -benchtime 5x ./examples
 say "# Plan and apply of 10,000 objects; a commit to each of 100 Sources; memory of the engine over commits"
-one -bench 'Apply10000|HundredSources' -benchtime 5x ./engine/sync
+one -bench 'Apply10000|OneOfThousand|HundredSources' -benchtime 5x ./engine/sync
 one -bench Memory -benchtime 1x ./engine/sync
 say "# The store: writes with 32 writers, synced to disk"
 one -bench . -benchtime 2s ./engine/store

@@ -66,6 +66,8 @@ type Desired struct {
 	// Immutable says why the live object cannot be changed into this one; empty
 	// when it can.
 	Immutable string
+	// Same: the two are known not to differ.
+	Same bool
 	// Wave in which it is written: when what is in lower ones is healthy.
 	Wave int
 }
@@ -176,6 +178,9 @@ func (p Plan) last(k Key) (Step, bool) {
 
 func compare(d Desired, commit string) (Step, bool) {
 	s := Step{Key: d.Key, Origin: d.Origin, Desired: d.Object, Live: d.Live, Wave: d.Wave}
+	if d.Same {
+		return s, false
+	}
 	if d.Live == nil {
 		mark(d.Object, commit)
 		s.Action = Create

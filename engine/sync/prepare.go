@@ -10,6 +10,7 @@ import (
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -41,6 +42,10 @@ type preparation struct {
 	// namespaces that the revision itself declares.
 	namespaces map[string]bool
 
+	// before are the objects that were found to be as their manifests say, steady
+	// those that are so now.
+	before, steady map[plan.Key]steadyObject
+
 	wanted      []plan.Desired
 	hooks       []hook
 	diagnostics []v1alpha1.Diagnostic
@@ -51,7 +56,8 @@ type preparation struct {
 }
 
 func (e *Engine) preparation(src *v1alpha1.Source, commit string) *preparation {
-	return &preparation{engine: e, source: src, commit: commit, limits: e.limits(src), namespaces: map[string]bool{}}
+	return &preparation{engine: e, source: src, commit: commit, limits: e.limits(src), namespaces: map[string]bool{},
+		before: e.steady.of(src.Name), steady: map[plan.Key]steadyObject{}}
 }
 
 func (e *Engine) prepare(ctx context.Context, src *v1alpha1.Source, commit string, set manifest.Set) (*preparation, error) {
@@ -73,6 +79,7 @@ func (e *Engine) prepare(ctx context.Context, src *v1alpha1.Source, commit strin
 			return nil, err
 		}
 	}
+	e.steady.keep(src.Name, p.steady)
 	p.diagnostics = append(p.diagnostics, p.cycles()...)
 	return p, nil
 }
@@ -104,6 +111,11 @@ func (p *preparation) add(ctx context.Context, m manifest.Manifest) error {
 	if !ok {
 		return nil
 	}
+	as, known := p.engine.steady.describe(p.source, m, live)
+	if key := plan.KeyOf(row.GroupVersionKind, obj); known && p.before[key] == as {
+		p.want(plan.Desired{Key: key, Object: live, Origin: m.Origin, Live: live, Wave: wave, Same: true}, as)
+		return nil
+	}
 	p.label(m, obj, live)
 	if live == nil {
 		if done, err := p.ran(ctx, obj); done || err != nil {
@@ -112,9 +124,19 @@ func (p *preparation) add(ctx context.Context, m manifest.Manifest) error {
 	}
 	d := plan.Desired{Key: plan.KeyOf(row.GroupVersionKind, obj), Object: obj, Origin: m.Origin, Live: live, Wave: wave}
 	if p.validate(m, &d) {
-		p.wanted = append(p.wanted, d)
+		d.Same = known && d.Immutable == "" && equality.Semantic.DeepEqual(d.Live, d.Object)
+		p.want(d, as)
 	}
 	return nil
+}
+
+// want adds an object that has no fault. One that is the same as the live one is
+// remembered as it was described.
+func (p *preparation) want(d plan.Desired, as steadyObject) {
+	p.wanted = append(p.wanted, d)
+	if d.Same {
+		p.steady[d.Key] = as
+	}
 }
 
 // object is a manifest of a kind that can be deployed, in its type.

@@ -81,6 +81,7 @@ type Engine struct {
 	events *event.Recorder
 
 	mu      gosync.Mutex
+	steady  *steady
 	runners map[string]*runner
 	// fresh are runners that wait to be started, which started says.
 	fresh   []*runner
@@ -98,6 +99,7 @@ func NewChecker(o Options) *Engine {
 		runners: map[string]*runner{},
 		started: make(chan struct{}, 1),
 		pushed:  map[string]time.Time{},
+		steady:  newSteady(),
 	}
 }
 
@@ -111,7 +113,8 @@ func New(o Options) *Engine {
 
 // Run works until the context ends.
 func (e *Engine) Run(ctx context.Context) error {
-	if !live.Synced(ctx, e.Live.Sources, e.Live.Namespaces, e.Live.Deployments, e.Live.ReplicaSets, e.Live.Jobs, e.Live.Pods) {
+	if !live.Synced(ctx, e.Live.Sources, e.Live.Namespaces, e.Live.Deployments, e.Live.ReplicaSets, e.Live.StatefulSets, e.Live.DaemonSets,
+		e.Live.Jobs, e.Live.Claims, e.Live.Classes, e.Live.Pods) {
 		return nil
 	}
 	g, ctx := errgroup.WithContext(ctx)
@@ -140,6 +143,7 @@ func (e *Engine) sourceChanged(old, now *v1alpha1.Source) {
 			delete(e.runners, old.Name)
 		}
 		delete(e.pushed, old.Name)
+		e.steady.keep(old.Name, nil)
 		// What it has left behind may be another's now.
 		for _, r := range e.runners {
 			r.recheck.Store(true)
