@@ -182,7 +182,7 @@ func (r *daemonSets) carryOut(ctx context.Context, set *appsv1.DaemonSet, h *his
 		return err
 	}
 	err := tx.Commit(ctx)
-	if h.taken(ctx, r.resources, set, err) {
+	if h.taken(ctx, r.resources, set, set.Spec.Selector, err) {
 		return r.collided(ctx, set)
 	}
 	if err != nil {

@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"strconv"
@@ -54,6 +55,9 @@ func (d *deployments) collision(ctx context.Context, dep *appsv1.Deployment, rs 
 	var have appsv1.ReplicaSet
 	if err := d.resources.Get(ctx, client.Key(rs), &have); err != nil {
 		return err
+	}
+	if adoptable(&have) && wouldAdopt(dep.Spec.Selector, &have) {
+		return apierrors.NewConflict(appsv1.Resource("replicasets"), have.Name, errors.New("it is about to be adopted"))
 	}
 	if controls(dep, &have) && sameTemplate(&have.Spec.Template, &dep.Spec.Template) {
 		return nil

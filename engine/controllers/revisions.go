@@ -181,14 +181,14 @@ func (h *history) write(ctx context.Context, tx *resources.Tx, remove []*appsv1.
 	return nil
 }
 
-// taken: the name of the new revision belongs to somebody else, such as an
-// owner that left it behind.
-func (h *history) taken(ctx context.Context, r *resources.Resources, o client.Object, err error) bool {
+// taken: the name of the new revision belongs to somebody else, and is not about
+// to be adopted.
+func (h *history) taken(ctx context.Context, r *resources.Resources, o client.Object, selector *metav1.LabelSelector, err error) bool {
 	if !h.create || !apierrors.IsAlreadyExists(err) {
 		return false
 	}
 	var have appsv1.ControllerRevision
-	return r.Get(ctx, client.Key(h.update), &have) == nil && !controls(o, &have)
+	return r.Get(ctx, client.Key(h.update), &have) == nil && !controls(o, &have) && !(adoptable(&have) && wouldAdopt(selector, &have))
 }
 
 // changes reports whether write does anything.

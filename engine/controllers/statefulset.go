@@ -188,7 +188,7 @@ func (r *statefulSets) carryOut(ctx context.Context, set *appsv1.StatefulSet, h 
 		return err
 	}
 	err := tx.Commit(ctx)
-	if h.taken(ctx, r.resources, set, err) {
+	if h.taken(ctx, r.resources, set, set.Spec.Selector, err) {
 		return r.collided(ctx, set)
 	}
 	if err != nil {

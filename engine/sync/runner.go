@@ -28,6 +28,10 @@ const (
 	// driftEvery is how many passes over an applied commit go by between two
 	// looks at whether the cluster still holds what it says.
 	driftEvery = 10
+	// restAfter is how long a look at the health may take without a rest after it,
+	// restMax the longest rest.
+	restAfter = 2 * time.Millisecond
+	restMax   = 300 * time.Millisecond
 )
 
 // runner is the loop of one Source. Its fields belong to its goroutine, but for
@@ -113,6 +117,10 @@ func (r *runner) run(ctx context.Context) {
 		}
 	}()
 	first := true
+	// A look goes over all objects of the Source: while thousands of Pods change,
+	// it takes a share of the time and no more.
+	changed := r.changed
+	var rested <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -121,12 +129,20 @@ func (r *runner) run(ctx context.Context) {
 			return
 		case <-r.woken:
 		case <-poll.C():
-		case <-r.changed:
+		case <-rested:
+			changed, rested = r.changed, nil
+			continue
+		case <-changed:
 			src, ok := r.source()
 			if !ok || first {
 				continue
 			}
-			if r.look(ctx, src); !r.waveReady() && !r.hookEnded() {
+			began := time.Now()
+			r.look(ctx, src)
+			if took := time.Since(began); took > restAfter {
+				changed, rested = nil, r.engine.Clock.After(min(3*took, restMax))
+			}
+			if !r.waveReady() && !r.hookEnded() {
 				continue
 			}
 		}
