@@ -225,6 +225,9 @@ func (r *runner) conclude(src *v1alpha1.Source) {
 		if kind == v1alpha1.ConditionCompiled {
 			message = "the newest commit has errors and was not applied: " + message
 		}
+		if b := r.status.RolledBack; b != nil && r.status.Applied != nil && r.status.Applied.ID == b.To {
+			message = rolledBack(b) + "; and " + message
+		}
 		r.condition(src, v1alpha1.ConditionReady, c.Status, c.Reason, message)
 		return
 	}
