@@ -13,6 +13,7 @@ import (
 
 	"berth.dev/berth/api/client"
 	"berth.dev/berth/api/v1alpha1"
+	"berth.dev/berth/engine/resources"
 )
 
 // noProvisioner is the provisioner of classes whose volumes people make.
@@ -47,6 +48,7 @@ func newClaims(c *cluster) *claims {
 	c.Classes.OnChange(func(_, now *storagev1.StorageClass) {
 		if now != nil {
 			r.unbound(now.Name)
+			r.unbound("") // it may be the default one
 		}
 	})
 	c.Pods.OnChange(func(old, now *corev1.Pod) {
@@ -141,6 +143,13 @@ func (r *claims) letGo(ctx context.Context, c *corev1.PersistentVolumeClaim) err
 
 // bind gives a claim a volume that people made, or says what it waits for.
 func (r *claims) bind(ctx context.Context, c *corev1.PersistentVolumeClaim) error {
+	if c.Spec.StorageClassName == nil { // there was no default class when it was made
+		if class := resources.DefaultClass(r.Classes.All()); class != nil {
+			next := c.DeepCopy()
+			next.Spec.StorageClassName = class
+			return r.resources.Update(ctx, next)
+		}
+	}
 	name := classOf(c)
 	if name != "" {
 		class, ok := r.Classes.Get(types.NamespacedName{Name: name})
