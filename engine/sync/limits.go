@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	batchv1 "k8s.io/api/batch/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"berth.dev/berth/api/client"
@@ -180,10 +181,11 @@ func (e *Engine) withChildren(ctx context.Context, owned []plan.Owned, wanted []
 	for i := 0; i < len(out); i++ { // children of children are found on the way
 		s, ok := out[i].Object.(*v1alpha1.Source)
 		a := out[i].Object.GetAnnotations()
-		if !ok || keep[out[i].Key] || !*s.Spec.Prune || a[v1alpha1.AnnotationPrune] == v1alpha1.PruneDisabled || a[v1alpha1.AnnotationAdopted] != "" {
+		stays := a[v1alpha1.AnnotationPrune] == v1alpha1.PruneDisabled || a[v1alpha1.AnnotationAdopted] != "" || a[v1alpha1.AnnotationHandOver] != ""
+		if !ok || keep[out[i].Key] || !*s.Spec.Prune || stays {
 			continue
 		}
-		children, err := e.owned(ctx, s.Name)
+		children, err := e.ownedWithHooks(ctx, s.Name)
 		if err != nil {
 			return nil, err
 		}
@@ -194,4 +196,21 @@ func (e *Engine) withChildren(ctx context.Context, owned []plan.Owned, wanted []
 		}
 	}
 	return out, nil
+}
+
+// ownedWithHooks are the objects of a Source, and the Jobs of its hooks: without
+// the Source nobody removes those.
+func (e *Engine) ownedWithHooks(ctx context.Context, source string) ([]plan.Owned, error) {
+	out, err := e.owned(ctx, source)
+	if err != nil {
+		return nil, err
+	}
+	kind := batchv1.SchemeGroupVersion.WithKind("Job")
+	jobs, err := e.labelled(ctx, source, kind)
+	for _, job := range jobs {
+		if hookOf(job) != "" && job.GetDeletionTimestamp() == nil {
+			out = append(out, plan.Owned{Key: plan.KeyOf(kind, job), Object: job})
+		}
+	}
+	return out, err
 }

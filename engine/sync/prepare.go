@@ -147,7 +147,7 @@ func (p *preparation) object(m manifest.Manifest) (client.Object, *resources.Res
 		return nil, nil, false
 	}
 	obj, ok := p.typed(m, row)
-	return obj, row, ok
+	return obj, row, ok && p.unforged(m, obj)
 }
 
 // wave that an object is written in.
@@ -180,6 +180,13 @@ func (p *preparation) typed(m manifest.Manifest, row *resources.Resource) (clien
 func (p *preparation) fail(m manifest.Manifest, field, message string) {
 	p.diagnostics = append(p.diagnostics, v1alpha1.Diagnostic{
 		Severity: v1alpha1.SeverityError, Path: m.Origin.Path, Line: int32(m.Origin.Line),
+		Object: m.Object.GetKind() + "/" + m.Object.GetName(), Field: field, Message: message,
+	})
+}
+
+func (p *preparation) warn(m manifest.Manifest, field, message string) {
+	p.diagnostics = append(p.diagnostics, v1alpha1.Diagnostic{
+		Severity: v1alpha1.SeverityWarning, Path: m.Origin.Path, Line: int32(m.Origin.Line),
 		Object: m.Object.GetKind() + "/" + m.Object.GetName(), Field: field, Message: message,
 	})
 }
@@ -275,6 +282,9 @@ func (p *preparation) label(m manifest.Manifest, obj, live client.Object) {
 	l[v1alpha1.LabelSource] = p.source.Name
 	obj.SetLabels(l)
 	a := copied(obj.GetAnnotations())
+	for _, k := range kept() {
+		delete(a, k)
+	}
 	a[v1alpha1.AnnotationOrigin] = m.Origin.String()
 	if live != nil {
 		was := live.GetAnnotations()
