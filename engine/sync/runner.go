@@ -275,15 +275,18 @@ func backOff(wait time.Duration, failures int) time.Duration {
 // one server at the same moment.
 func jittered(d time.Duration) time.Duration { return d + rand.N(d/10+1) }
 
-// settled: the target was applied under this specification already.
+// settled: the target was applied under this specification already, and nothing
+// was found since that would keep it from being applied now.
 func (r *runner) settled(src *v1alpha1.Source, newest string, t *target) bool {
 	s := &r.status
-	return r.observed() == newest && s.Applied != nil && s.Applied.ID == t.rev.Commit && r.appliedSpec(src.Generation)
+	return !meta.IsStatusConditionFalse(s.Conditions, v1alpha1.ConditionCompiled) && r.observed() == newest && s.Applied != nil && s.Applied.ID == t.rev.Commit && r.appliedSpec(src.Generation)
 }
 
 // drifted looks, in the first pass and then in every tenth, whether what was
-// applied is still there: a process may have ended between the apply and its
-// status, and the Namespace of an object may have been deleted under it.
+// applied is still there, and may still be: a process may have ended between the
+// apply and its status, the Namespace of an object may have been deleted under it,
+// and the limits of the Sources above may have become narrower. Applying it again
+// mends that, or says why it cannot be.
 func (r *runner) drifted(ctx context.Context, src *v1alpha1.Source, t *target) bool {
 	if r.recheck.Swap(false) {
 		r.settledPasses = 0
@@ -293,7 +296,7 @@ func (r *runner) drifted(ctx context.Context, src *v1alpha1.Source, t *target) b
 		return false
 	}
 	out, err := t.check(ctx, r.engine, src)
-	return err == nil && !out.Failed() && !out.Plan.Empty()
+	return err == nil && (out.Failed() || !out.Plan.Empty())
 }
 
 // appliedSpec: the last apply went well, and was made under this specification.

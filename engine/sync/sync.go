@@ -154,6 +154,9 @@ func (e *Engine) sourceChanged(old, now *v1alpha1.Source) {
 	if old == nil || readiness(old) != readiness(now) {
 		e.wakeDependents(now.Name)
 	}
+	if old != nil && old.Generation != now.Generation {
+		e.recheckBelow(now)
+	}
 	r := e.runner(now.Name)
 	if old == nil || old.Generation != now.Generation || asked(old) != asked(now) {
 		r.wake()
@@ -170,6 +173,23 @@ func (e *Engine) wakeDependents(name string) {
 		r := e.runners[s.Name]
 		e.mu.Unlock()
 		if r != nil {
+			r.wake()
+		}
+	}
+}
+
+// recheckBelow looks again at the Sources that come out of one: its limits are
+// theirs.
+func (e *Engine) recheckBelow(src *v1alpha1.Source) {
+	for _, s := range e.Live.Sources.All() {
+		if !slices.ContainsFunc(e.limits(s)[1:], func(above *v1alpha1.Source) bool { return above.Name == src.Name }) {
+			continue
+		}
+		e.mu.Lock()
+		r := e.runners[s.Name]
+		e.mu.Unlock()
+		if r != nil {
+			r.recheck.Store(true)
 			r.wake()
 		}
 	}
