@@ -69,6 +69,13 @@ func (e *Engine) prepare(ctx context.Context, src *v1alpha1.Source, commit strin
 		})
 		return p, nil
 	}
+	if above := unbounded(p.limits); above != "" {
+		p.diagnostics = append(p.diagnostics, v1alpha1.Diagnostic{
+			Severity: v1alpha1.SeverityError, Object: "Source/" + src.Name,
+			Message: fmt.Sprintf("comes out of Source %s over %d others, and Sources come out of Sources %d deep at most; hold one of those on the way in a Source higher up", above, maxDepth-1, maxDepth),
+		})
+		return p, nil
+	}
 	for _, m := range set.Manifests {
 		if m.Object.GetKind() == "Namespace" {
 			p.namespaces[m.Object.GetName()] = true
@@ -191,8 +198,8 @@ func (p *preparation) warn(m manifest.Manifest, field, message string) {
 	})
 }
 
-// grants checks the role of a ServiceAccount. A role reaches into all Namespaces,
-// so a Source that is limited to some cannot give one.
+// grants checks the role of a ServiceAccount. A role reaches into all Namespaces
+// and to all kinds, so a Source that is limited to some cannot give one.
 func (p *preparation) grants(m manifest.Manifest, obj client.Object) bool {
 	account, ok := obj.(*corev1.ServiceAccount)
 	role := obj.GetAnnotations()[v1alpha1.AnnotationRole]
@@ -205,8 +212,7 @@ func (p *preparation) grants(m manifest.Manifest, obj client.Object) bool {
 		return false
 	}
 	if by := limited(p.limits); by != nil {
-		p.fail(m, path, fmt.Sprintf("Source %s may only touch the namespaces %s, and a role reaches beyond them; grant it to ServiceAccount %s/%s in a Source without that limit",
-			by.Name, strings.Join(by.Spec.Namespaces, ", "), account.Namespace, account.Name))
+		p.fail(m, path, fmt.Sprintf("%s, and a role reaches beyond that; grant it to ServiceAccount %s/%s in a Source without that limit", bounds(by), account.Namespace, account.Name))
 		return false
 	}
 	return true
