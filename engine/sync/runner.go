@@ -43,6 +43,11 @@ type runner struct {
 	woken   chan struct{}
 	changed chan struct{}
 	gone    chan struct{}
+	// former is the loop of a Source of the same name that was deleted; nil when
+	// that has ended.
+	former *runner
+	// ended is closed when the loop is over.
+	ended chan struct{}
 	// recheck makes the next pass look whether the cluster holds what was applied.
 	recheck atomic.Bool
 
@@ -79,8 +84,21 @@ func newRunner(e *Engine, name string) *runner {
 	return &runner{
 		engine: e, name: name,
 		woken: make(chan struct{}, 1), changed: make(chan struct{}, 1), gone: make(chan struct{}),
+		ended:    make(chan struct{}),
 		expected: map[plan.Key]int64{},
 	}
+}
+
+// inTurn runs the loop when that of the former Source of its name has ended: what
+// that one drops at its end would be this one's.
+func (r *runner) inTurn(ctx context.Context) {
+	defer r.engine.left(r)
+	defer close(r.ended)
+	if r.former != nil {
+		<-r.former.ended // it ends with its pass, for it was told so, or with the context
+		r.former = nil
+	}
+	r.run(ctx)
 }
 
 // wake asks for a pass; several requests become one.
