@@ -395,7 +395,6 @@ func (r *runner) apply(ctx context.Context, src *v1alpha1.Source, t *target) (ag
 		}
 		if out.Waits != "" {
 			r.condition(src, v1alpha1.ConditionApplied, metav1.ConditionFalse, v1alpha1.ReasonProgressing, "waits: "+out.Waits)
-			r.failures = 0 // what is waited for is under way: look often
 			return true
 		}
 		if r.wakeAt = out.Later.At; out.Later.Reason != "" && r.midway != t.rev.Commit {
