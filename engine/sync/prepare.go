@@ -97,8 +97,11 @@ func (p *preparation) add(ctx context.Context, m manifest.Manifest) error {
 	if !ok {
 		return nil
 	}
-	if !p.allowed(m, row, obj) || !p.grants(m, obj) || !p.namespaceExists(m, row, obj) {
+	if !p.allowed(m, row, obj) || !p.grants(m, obj) {
 		return nil
+	}
+	if there, err := p.namespaceExists(ctx, m, row, obj); !there || err != nil {
+		return err
 	}
 	if hookOf(obj) != "" {
 		p.hook(m, obj)
@@ -218,20 +221,29 @@ func (p *preparation) grants(m manifest.Manifest, obj client.Object) bool {
 	return true
 }
 
-func (p *preparation) namespaceExists(m manifest.Manifest, row *resources.Resource, obj client.Object) bool {
+// namespaceExists looks for the Namespace of an object. The view may not have one
+// yet that was made together with the Source.
+func (p *preparation) namespaceExists(ctx context.Context, m manifest.Manifest, row *resources.Resource, obj client.Object) (bool, error) {
 	name := obj.GetNamespace()
 	if !row.Namespaced || p.namespaces[name] {
-		return true
+		return true, nil
 	}
 	ns, ok := p.engine.Live.Namespaces.Get(types.NamespacedName{Name: name})
 	if !ok {
-		p.fail(m, "metadata.namespace", fmt.Sprintf("namespace %s does not exist; add a Namespace object to the repository", name))
-		return false
+		ns = &corev1.Namespace{}
+		err := p.engine.Resources.Get(ctx, types.NamespacedName{Name: name}, ns)
+		if apierrors.IsNotFound(err) {
+			p.fail(m, "metadata.namespace", fmt.Sprintf("namespace %s does not exist; add a Namespace object to the repository", name))
+			return false, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("look for namespace %s: %w", name, err)
+		}
 	}
 	if ns.DeletionTimestamp != nil {
 		p.waits = fmt.Sprintf("namespace %s is being deleted", name)
 	}
-	return true
+	return true, nil
 }
 
 // elsewhere: another Source has the object, and that is as it should be: it was
