@@ -152,6 +152,7 @@ func Make(in Input) Plan {
 			p.Steps = append(p.Steps, remove(o, in.Prune))
 		}
 	}
+	p.keepHomes()
 	p.Waves = waves(in.Wanted)
 	slices.SortStableFunc(p.Steps, func(a, b Step) int {
 		return cmp.Or(compareWaves(a, b), cmp.Compare(order(a), order(b)), compareKeys(a.Key, b.Key))
@@ -167,6 +168,25 @@ func Make(in Input) Plan {
 		fit(p.Steps, in.Room)
 	}
 	return p
+}
+
+// keepHomes keeps the Namespaces of what is kept: it would go with them.
+func (p Plan) keepHomes() {
+	in := map[string]Key{}
+	for _, s := range p.Steps {
+		if s.Key.Namespace == "" || s.Action != Keep {
+			continue
+		}
+		if k, ok := in[s.Key.Namespace]; !ok || compareKeys(s.Key, k) < 0 {
+			in[s.Key.Namespace] = s.Key
+		}
+	}
+	for i := range p.Steps {
+		s := &p.Steps[i]
+		if k, ok := in[s.Key.Name]; ok && s.Action == Delete && s.Key.Kind == "Namespace" {
+			s.Action, s.Why = Keep, "it holds "+k.String()+", which stays"
+		}
+	}
 }
 
 func (p Plan) last(k Key) (Step, bool) {

@@ -69,6 +69,13 @@ func (e *Engine) prepare(ctx context.Context, src *v1alpha1.Source, commit strin
 		})
 		return p, nil
 	}
+	if above := unbounded(p.limits); above != "" {
+		p.diagnostics = append(p.diagnostics, v1alpha1.Diagnostic{
+			Severity: v1alpha1.SeverityError, Object: "Source/" + src.Name,
+			Message: fmt.Sprintf("comes out of Source %s over %d others, and Sources come out of Sources %d deep at most; hold one of those on the way in a Source higher up", above, maxDepth-1, maxDepth),
+		})
+		return p, nil
+	}
 	for _, m := range set.Manifests {
 		if m.Object.GetKind() == "Namespace" {
 			p.namespaces[m.Object.GetName()] = true
@@ -90,8 +97,11 @@ func (p *preparation) add(ctx context.Context, m manifest.Manifest) error {
 	if !ok {
 		return nil
 	}
-	if !p.allowed(m, row, obj) || !p.grants(m, obj) || !p.namespaceExists(m, row, obj) {
+	if !p.allowed(m, row, obj) || !p.grants(m, obj) {
 		return nil
+	}
+	if there, err := p.namespaceExists(ctx, m, row, obj); !there || err != nil {
+		return err
 	}
 	if hookOf(obj) != "" {
 		p.hook(m, obj)
@@ -147,7 +157,7 @@ func (p *preparation) object(m manifest.Manifest) (client.Object, *resources.Res
 		return nil, nil, false
 	}
 	obj, ok := p.typed(m, row)
-	return obj, row, ok
+	return obj, row, ok && p.unforged(m, obj)
 }
 
 // wave that an object is written in.
@@ -184,8 +194,15 @@ func (p *preparation) fail(m manifest.Manifest, field, message string) {
 	})
 }
 
-// grants checks the role of a ServiceAccount. A role reaches into all Namespaces,
-// so a Source that is limited to some cannot give one.
+func (p *preparation) warn(m manifest.Manifest, field, message string) {
+	p.diagnostics = append(p.diagnostics, v1alpha1.Diagnostic{
+		Severity: v1alpha1.SeverityWarning, Path: m.Origin.Path, Line: int32(m.Origin.Line),
+		Object: m.Object.GetKind() + "/" + m.Object.GetName(), Field: field, Message: message,
+	})
+}
+
+// grants checks the role of a ServiceAccount. A role reaches into all Namespaces
+// and to all kinds, so a Source that is limited to some cannot give one.
 func (p *preparation) grants(m manifest.Manifest, obj client.Object) bool {
 	account, ok := obj.(*corev1.ServiceAccount)
 	role := obj.GetAnnotations()[v1alpha1.AnnotationRole]
@@ -198,27 +215,35 @@ func (p *preparation) grants(m manifest.Manifest, obj client.Object) bool {
 		return false
 	}
 	if by := limited(p.limits); by != nil {
-		p.fail(m, path, fmt.Sprintf("Source %s may only touch the namespaces %s, and a role reaches beyond them; grant it to ServiceAccount %s/%s in a Source without that limit",
-			by.Name, strings.Join(by.Spec.Namespaces, ", "), account.Namespace, account.Name))
+		p.fail(m, path, fmt.Sprintf("%s, and a role reaches beyond that; grant it to ServiceAccount %s/%s in a Source without that limit", bounds(by), account.Namespace, account.Name))
 		return false
 	}
 	return true
 }
 
-func (p *preparation) namespaceExists(m manifest.Manifest, row *resources.Resource, obj client.Object) bool {
+// namespaceExists looks for the Namespace of an object. The view may not have one
+// yet that was made together with the Source.
+func (p *preparation) namespaceExists(ctx context.Context, m manifest.Manifest, row *resources.Resource, obj client.Object) (bool, error) {
 	name := obj.GetNamespace()
 	if !row.Namespaced || p.namespaces[name] {
-		return true
+		return true, nil
 	}
 	ns, ok := p.engine.Live.Namespaces.Get(types.NamespacedName{Name: name})
 	if !ok {
-		p.fail(m, "metadata.namespace", fmt.Sprintf("namespace %s does not exist; add a Namespace object to the repository", name))
-		return false
+		ns = &corev1.Namespace{}
+		err := p.engine.Resources.Get(ctx, types.NamespacedName{Name: name}, ns)
+		if apierrors.IsNotFound(err) {
+			p.fail(m, "metadata.namespace", fmt.Sprintf("namespace %s does not exist; add a Namespace object to the repository", name))
+			return false, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("look for namespace %s: %w", name, err)
+		}
 	}
 	if ns.DeletionTimestamp != nil {
 		p.waits = fmt.Sprintf("namespace %s is being deleted", name)
 	}
-	return true
+	return true, nil
 }
 
 // elsewhere: another Source has the object, and that is as it should be: it was
@@ -275,6 +300,9 @@ func (p *preparation) label(m manifest.Manifest, obj, live client.Object) {
 	l[v1alpha1.LabelSource] = p.source.Name
 	obj.SetLabels(l)
 	a := copied(obj.GetAnnotations())
+	for _, k := range kept() {
+		delete(a, k)
+	}
 	a[v1alpha1.AnnotationOrigin] = m.Origin.String()
 	if live != nil {
 		was := live.GetAnnotations()

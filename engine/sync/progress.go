@@ -223,7 +223,7 @@ func (r *runner) conclude(src *v1alpha1.Source) {
 		}
 		message := c.Message
 		if kind == v1alpha1.ConditionCompiled {
-			message = "the newest commit has errors and was not applied: " + message
+			message = r.refusal() + message
 		}
 		if b := r.status.RolledBack; b != nil && r.status.Applied != nil && r.status.Applied.ID == b.To {
 			message = rolledBack(b) + "; and " + message
@@ -243,6 +243,15 @@ func (r *runner) conclude(src *v1alpha1.Source) {
 	if r.status.Applied != nil {
 		r.condition(src, v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonSucceeded, "")
 	}
+}
+
+// refusal begins what is said of a commit with errors, which may be applied: what
+// it needs from others can go, and its limits can become narrower.
+func (r *runner) refusal() string {
+	if r.status.Applied != nil && r.current() {
+		return "the newest commit was applied, and has errors by now: "
+	}
+	return "the newest commit has errors and was not applied: "
 }
 
 // suspended says by whom and why, if that is known, and how to go on.
