@@ -106,7 +106,7 @@ func TestABudgetCountsWhatAStatefulSetWants(t *testing.T) {
 	set := get(t, r, "db", &appsv1.StatefulSet{})
 	n := int32(8)
 	set.Spec.Replicas, set.Spec.Template.Spec.Containers[0].Image, set.ResourceVersion = &n, "broken", ""
-	set.Spec.UpdateStrategy.Type = appsv1.OnDeleteStatefulSetStrategyType
+	set.Spec.UpdateStrategy = appsv1.StatefulSetUpdateStrategy{Type: appsv1.OnDeleteStatefulSetStrategyType}
 	if err := r.Update(t.Context(), set); err != nil {
 		t.Fatal(err)
 	}
