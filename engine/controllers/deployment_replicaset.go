@@ -133,8 +133,8 @@ func (r *rollout) annotations(revision int64) map[string]string {
 	}
 	surge, _ := strategy.Limits(r.deployment)
 	out[annotationRevision] = strconv.FormatInt(revision, 10)
-	out["deployment.kubernetes.io/desired-replicas"] = strconv.Itoa(int(*r.deployment.Spec.Replicas))
-	out["deployment.kubernetes.io/max-replicas"] = strconv.Itoa(int(*r.deployment.Spec.Replicas + surge))
+	out[annotationDesired] = strconv.Itoa(int(*r.deployment.Spec.Replicas))
+	out[annotationMax] = strconv.Itoa(int(*r.deployment.Spec.Replicas + surge))
 	return out
 }
 

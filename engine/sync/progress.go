@@ -10,17 +10,16 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
-	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/utils/ptr"
 
 	"berth.dev/berth/api/client"
 	"berth.dev/berth/api/v1alpha1"
 	"berth.dev/berth/engine/health"
 	"berth.dev/berth/engine/live"
 	"berth.dev/berth/engine/plan"
+	"berth.dev/berth/engine/storage"
 )
 
 // followHealth wakes the Source that an object belongs to when it changes.
@@ -318,9 +317,8 @@ func (e *Engine) assess(source string, expected map[plan.Key]int64, only func(cl
 		out.count(pods, int(d.Status.DesiredNumberScheduled))
 	}
 	for _, c := range ofSource(e.Live.Claims.All(), source, only) {
-		class, ok := e.Live.Classes.Get(types.NamespacedName{Name: ptr.Deref(c.Spec.StorageClassName, "")})
-		waits := ok && (class.Provisioner == v1alpha1.LocalProvisioner || ptr.Deref(class.VolumeBindingMode, "") == storagev1.VolumeBindingWaitForFirstConsumer)
-		note(health.Claim(c, waits), plan.KeyOf(corev1.SchemeGroupVersion.WithKind("PersistentVolumeClaim"), c).String())
+		class, ok := e.Live.Classes.Get(types.NamespacedName{Name: storage.ClassOf(c)})
+		note(health.Claim(c, ok && storage.WaitsForPod(class)), plan.KeyOf(corev1.SchemeGroupVersion.WithKind("PersistentVolumeClaim"), c).String())
 	}
 	for _, j := range ofSource(e.Live.Jobs.All(), source, func(o client.Object) bool { return hookOf(o) == "" && only(o) }) {
 		key := plan.KeyOf(batchv1.SchemeGroupVersion.WithKind("Job"), j)

@@ -11,13 +11,11 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"berth.dev/berth/api/client"
-	"berth.dev/berth/api/v1alpha1"
 	"berth.dev/berth/engine/enginetest"
 	"berth.dev/berth/engine/sync"
 )
@@ -94,12 +92,9 @@ spec: {url: "https://git.example.org/x.git"}
 func TestEveryKindIsNoChangeOnceItIsApplied(t *testing.T) {
 	f := start(t)
 	f.remote.other("below", "b1", configMap("below", "1"))
-	enginetest.Eventually(t, wait, func() string { // a claim that is older than the default class has none
-		if err := f.Get(t.Context(), types.NamespacedName{Name: v1alpha1.LocalClass}, &storagev1.StorageClass{}); err != nil {
-			return err.Error()
-		}
-		return ""
-	})
+	if err := f.Bootstrap(t.Context()); err != nil { // with the default class
+		t.Fatal(err)
+	}
 	createSource(t, f)
 	body := everyKind + otherKinds + fmt.Sprintf(web, 2, "v1")
 	f.push(t, "c1", "", body, ready())
