@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
@@ -238,6 +239,7 @@ func Kinds() []schema.GroupVersionKind {
 		core("PersistentVolumeClaim"), core("PersistentVolume"), storagev1.SchemeGroupVersion.WithKind("StorageClass"),
 		apps("Deployment"), apps("ReplicaSet"), apps("StatefulSet"), apps("DaemonSet"),
 		batchv1.SchemeGroupVersion.WithKind("Job"), batchv1.SchemeGroupVersion.WithKind("CronJob"),
+		autoscalingv2.SchemeGroupVersion.WithKind("HorizontalPodAutoscaler"),
 		policyv1.SchemeGroupVersion.WithKind("PodDisruptionBudget"), schedulingv1.SchemeGroupVersion.WithKind("PriorityClass"), v1alpha1.GroupVersion.WithKind("Source"),
 	}
 }
