@@ -104,6 +104,7 @@ func examples() []example {
 		{"PersistentVolumeSpec.volumeAttributesClassName", "", "volumeAttributesClassName: v"},
 		{"PersistentVolumeSpec.persistentVolumeReclaimPolicy", "Recycle", "persistentVolumeReclaimPolicy: Recycle"},
 		{"LocalVolumeSource.fsType", "", "fsType: ext4"},
+		{"MetricSpec.type", "Pods, Object, External", "type: External"},
 		{"StorageClass.parameters", "", "parameters: {a: b}"},
 		{"StorageClass.mountOptions", "", "mountOptions: [ro]"},
 		{"StorageClass.allowedTopologies", "", "allowedTopologies: [{}]"},

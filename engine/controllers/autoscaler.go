@@ -57,7 +57,39 @@ func newAutoscalers(c *cluster, usage Usage) *autoscalers {
 			r.loop.add(now) // its status is written by this loop
 		}
 	})
+	c.Deployments.OnChange(func(old, now *appsv1.Deployment) { r.targetChanged("Deployment", asObject(old), asObject(now)) })
+	c.StatefulSets.OnChange(func(old, now *appsv1.StatefulSet) { r.targetChanged("StatefulSet", asObject(old), asObject(now)) })
+	c.ReplicaSets.OnChange(func(old, now *appsv1.ReplicaSet) { r.targetChanged("ReplicaSet", asObject(old), asObject(now)) })
 	return r
+}
+
+// asObject keeps a nil pointer from becoming an object that is not nil.
+func asObject[T any, P interface {
+	*T
+	client.Object
+}](o P) client.Object {
+	if o == nil {
+		return nil
+	}
+	return o
+}
+
+// targetChanged looks at once at a target that is new, or was switched on or
+// off by its replicas: nobody waits for the next round.
+func (r *autoscalers) targetChanged(kind string, old, now client.Object) {
+	if now == nil || old != nil && off(old) == off(now) {
+		return
+	}
+	for _, a := range r.Autoscalers.InNamespace(now.GetNamespace()) {
+		if ref := a.Spec.ScaleTargetRef; ref.Kind == kind && ref.Name == now.GetName() {
+			r.loop.add(a)
+		}
+	}
+}
+
+func off(target client.Object) bool {
+	s, ok := resources.ScaleOf(target)
+	return ok && s.Replicas() == 0
 }
 
 // Run works until the context ends.

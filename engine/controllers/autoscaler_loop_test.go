@@ -325,3 +325,29 @@ func TestAutoscalerConvergesWithStaleViewsAndKills(t *testing.T) {
 		}
 	}
 }
+
+func TestAutoscalerWakesWhenItsTargetIsSwitchedOn(t *testing.T) {
+	w := newScaleWorld(t, 0, 1, 10)
+	w.autoscale()
+	drain := func() {
+		for w.scalers.loop.queue.Len() > 0 {
+			key, _ := w.scalers.loop.queue.Get()
+			w.scalers.loop.queue.Done(key)
+		}
+	}
+	for _, c := range []struct {
+		replicas int32
+		wakes    bool
+	}{{3, true}, {4, false}, {0, true}} {
+		w.see(nil)
+		drain()
+		var d appsv1.Deployment
+		w.take(w.r.Get(t.Context(), types.NamespacedName{Namespace: "default", Name: "web"}, &d))
+		d.Spec.Replicas = &c.replicas
+		w.take(w.r.Update(t.Context(), &d))
+		w.see(nil)
+		if woke := w.scalers.loop.queue.Len() > 0; woke != c.wakes {
+			t.Errorf("%d replicas: looked at at once: %v", c.replicas, woke)
+		}
+	}
+}

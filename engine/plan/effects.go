@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -40,12 +41,19 @@ func started(obj client.Object) []string {
 		return []string{"starts a pod on each node that is eligible"}
 	case *batchv1.CronJob:
 		return []string{"starts a Job " + when(o)}
+	case *autoscalingv2.HorizontalPodAutoscaler:
+		return []string{"sets the replicas of " + bounds(o)}
 	}
 	w, ok := workloadOf(obj)
 	if _, bare := obj.(*corev1.Pod); !ok || bare || w.pods == 0 {
 		return nil
 	}
 	return []string{"starts " + countPods(w.pods) + inTurn(obj)}
+}
+
+// bounds says what an autoscaler scales, and how far.
+func bounds(a *autoscalingv2.HorizontalPodAutoscaler) string {
+	return fmt.Sprintf("%s %s, between %d and %d", a.Spec.ScaleTargetRef.Kind, a.Spec.ScaleTargetRef.Name, number(a.Spec.MinReplicas), a.Spec.MaxReplicas)
 }
 
 // inTurn says so when Pods start one after the other.
@@ -78,6 +86,8 @@ func ended(obj client.Object) []string {
 		}
 	case *appsv1.DaemonSet:
 		return []string{"ends its pod on each node"}
+	case *autoscalingv2.HorizontalPodAutoscaler:
+		return []string{"the replicas of its target are those of the repository again"}
 	case *corev1.PersistentVolumeClaim:
 		return []string{fmt.Sprintf("its data is deleted when the last pod that mounts it has ended, unless the volume is retained; to keep the claim: annotation %s: %s", v1alpha1.AnnotationPrune, v1alpha1.PruneDisabled)}
 	}
@@ -105,6 +115,9 @@ func replaced(live, now client.Object) []string {
 }
 
 func changed(live, now client.Object) []string {
+	if a, ok := now.(*autoscalingv2.HorizontalPodAutoscaler); ok && bounds(a) != bounds(live.(*autoscalingv2.HorizontalPodAutoscaler)) {
+		return []string{"sets the replicas of " + bounds(a)}
+	}
 	was, ok := workloadOf(live)
 	if !ok {
 		return nil

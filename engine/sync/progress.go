@@ -8,6 +8,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -31,6 +32,7 @@ func (e *Engine) followHealth() {
 	e.Live.DaemonSets.OnChange(func(old, now *appsv1.DaemonSet) { e.touched(cmp.Or(now, old)) })
 	e.Live.Claims.OnChange(func(old, now *corev1.PersistentVolumeClaim) { e.touched(cmp.Or(now, old)) })
 	e.Live.Jobs.OnChange(func(old, now *batchv1.Job) { e.touched(cmp.Or(now, old)) })
+	e.Live.Autoscalers.OnChange(func(old, now *autoscalingv2.HorizontalPodAutoscaler) { e.touched(cmp.Or(now, old)) })
 	e.Live.Pods.OnChange(func(old, now *corev1.Pod) { e.touched(e.root(cmp.Or(now, old))) })
 }
 
@@ -310,6 +312,14 @@ func (e *Engine) assess(source string, expected map[plan.Key]int64, only func(cl
 		waits := ok && (class.Provisioner == v1alpha1.LocalProvisioner || ptr.Deref(class.VolumeBindingMode, "") == storagev1.VolumeBindingWaitForFirstConsumer)
 		note(health.Claim(c, waits), plan.KeyOf(corev1.SchemeGroupVersion.WithKind("PersistentVolumeClaim"), c).String())
 	}
+	for _, a := range ofSource(e.Live.Autoscalers.All(), source, only) {
+		key := plan.KeyOf(autoscalerKind(), a)
+		if behind(a, expected[key]) {
+			note(health.Health{State: health.Progressing, Reason: "waits for its controller"}, key.String())
+			continue
+		}
+		note(health.Autoscaler(a), key.String())
+	}
 	for _, j := range ofSource(e.Live.Jobs.All(), source, func(o client.Object) bool { return hookOf(o) == "" && only(o) }) {
 		key := plan.KeyOf(batchv1.SchemeGroupVersion.WithKind("Job"), j)
 		if behind(j, expected[key]) {
@@ -357,6 +367,8 @@ func (e *Engine) missing(expected map[plan.Key]int64) string {
 		case "Job": // one that is not there any more has ended, and its time is over
 			_, found = e.Live.Jobs.Get(name)
 			found = found || e.Live.Jobs.Version() >= version
+		case "HorizontalPodAutoscaler":
+			_, found = e.Live.Autoscalers.Get(name)
 		case "Pod":
 			_, found = e.Live.Pods.Get(name)
 		}

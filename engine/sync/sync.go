@@ -112,7 +112,7 @@ func New(o Options) *Engine {
 
 // Run works until the context ends.
 func (e *Engine) Run(ctx context.Context) error {
-	if !live.Synced(ctx, e.Live.Sources, e.Live.Namespaces, e.Live.Deployments, e.Live.ReplicaSets, e.Live.Jobs, e.Live.Pods) {
+	if !live.Synced(ctx, e.Live.Sources, e.Live.Namespaces, e.Live.Deployments, e.Live.ReplicaSets, e.Live.Jobs, e.Live.Pods, e.Live.Autoscalers) {
 		return nil
 	}
 	g, ctx := errgroup.WithContext(ctx)

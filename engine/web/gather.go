@@ -52,6 +52,7 @@ func gather(views *live.Cluster, source string) owned {
 			}
 		}
 	}
+	o.Autoscalers = labelled(views.Autoscalers.All(), source)
 	o.Namespaces = labelled(views.Namespaces.All(), source)
 	return o
 }

@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -46,6 +47,7 @@ func newHub(views *live.Cluster) *hub {
 	views.DaemonSets.OnChange(func(old, now *appsv1.DaemonSet) { h.touched(cmp.Or(now, old), false) })
 	views.CronJobs.OnChange(func(old, now *batchv1.CronJob) { h.touched(cmp.Or(now, old), false) })
 	views.Jobs.OnChange(func(old, now *batchv1.Job) { h.touched(cmp.Or(now, old), false) })
+	views.Autoscalers.OnChange(func(old, now *autoscalingv2.HorizontalPodAutoscaler) { h.touched(cmp.Or(now, old), false) })
 	views.Pods.OnChange(func(old, now *corev1.Pod) { h.touched(cmp.Or(now, old), true) })
 	return h
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -30,6 +31,7 @@ type owned struct {
 	DaemonSets   []*appsv1.DaemonSet
 	CronJobs     []*batchv1.CronJob
 	Jobs         []*batchv1.Job
+	Autoscalers  []*autoscalingv2.HorizontalPodAutoscaler
 	Pods         []*corev1.Pod
 	Services     []*corev1.Service
 	Slices       []*discoveryv1.EndpointSlice
@@ -125,6 +127,7 @@ func (o owned) uids(source types.UID) map[types.UID]bool {
 	note(out, o.DaemonSets)
 	note(out, o.CronJobs)
 	note(out, o.Jobs)
+	note(out, o.Autoscalers)
 	note(out, o.Pods)
 	note(out, o.Services)
 	note(out, o.Namespaces)
@@ -148,6 +151,7 @@ func groups(o owned) []group {
 	sorted(o.DaemonSets)
 	sorted(o.CronJobs)
 	sorted(o.Jobs)
+	sorted(o.Autoscalers)
 	sorted(o.Pods)
 	sorted(o.Services)
 	sorted(o.Namespaces)
@@ -173,6 +177,9 @@ func groups(o owned) []group {
 		if metav1.GetControllerOf(j) == nil {
 			workloads = append(workloads, jobItem(j, o))
 		}
+	}
+	for _, a := range o.Autoscalers {
+		workloads = append(workloads, autoscalerItem(a))
 	}
 	for _, p := range o.Pods {
 		if metav1.GetControllerOf(p) == nil {
