@@ -44,6 +44,16 @@ func newReplicaSets(c *cluster) *replicaSets {
 		r.loop.add(now)
 	})
 	c.Pods.OnChange(r.podChanged)
+	c.Quotas.OnChange(func(old, now *corev1.ResourceQuota) {
+		if !roomier(old, now) {
+			return
+		}
+		for _, rs := range c.ReplicaSets.InNamespace(cmp.Or(now, old).Namespace) {
+			if len(rs.Status.Conditions) > 0 { // its Pods were refused
+				r.loop.add(rs)
+			}
+		}
+	})
 	c.orphanPods.onFound(func(p *corev1.Pod) {
 		for _, rs := range c.ReplicaSets.InNamespace(p.Namespace) {
 			if wouldAdopt(rs.Spec.Selector, p) {
@@ -88,15 +98,21 @@ func (r *replicaSets) reconcile(ctx context.Context, key types.NamespacedName) e
 			active = append(active, p)
 		}
 	}
+	var failed error
 	if !r.settled(rs.UID, r.Pods) {
 		r.loop.queue.AddAfter(key, unsettledAgain)
 	} else if rs.DeletionTimestamp == nil && !r.going(rs.Namespace) {
-		if err := r.scale(ctx, rs, active); err != nil {
-			r.reportFailure(ctx, rs, err)
-			return err
+		if failed = r.scale(ctx, rs, active); apierrors.IsConflict(failed) || ctx.Err() != nil {
+			return failed
 		}
 	}
-	return r.updateStatus(ctx, rs, active)
+	if failed != nil {
+		r.events.Warning(ctx, gvkOf(replicaSetKind()), rs, "FailedCreate", "%s", failed.Error())
+	}
+	if err := r.updateStatus(ctx, rs, active, failed); err != nil {
+		return err
+	}
+	return failed
 }
 
 func (r *replicaSets) scale(ctx context.Context, rs *appsv1.ReplicaSet, active []*corev1.Pod) error {
@@ -114,16 +130,24 @@ func (r *replicaSets) create(ctx context.Context, rs *appsv1.ReplicaSet, n int) 
 	for n > 0 {
 		batch := min(n, podBatch)
 		n -= batch
-		pods := make([]client.Object, batch)
+		pods := make([]*corev1.Pod, batch)
 		for i := range pods {
 			pods[i] = podOf(rs)
 		}
-		if err := r.resources.CreateAll(ctx, pods); err != nil {
+		tx := r.resources.Begin()
+		pods, refused, err := createPods(ctx, tx, pods)
+		if err == nil {
+			err = tx.Commit(ctx)
+		}
+		if err != nil {
 			return fmt.Errorf("create pods: %w", err)
 		}
 		r.reach(rs.UID, newest(pods...))
 		for _, p := range pods {
 			r.events.Normal(ctx, gvkOf(replicaSetKind()), rs, "SuccessfulCreate", "Created pod: %s", p.GetName())
+		}
+		if refused != nil {
+			return fmt.Errorf("create pods: %w", refused)
 		}
 	}
 	return nil
@@ -203,8 +227,8 @@ func btoi(b bool) int {
 
 // updateStatus writes what is there, and comes back when a Pod will have been
 // ready for long enough.
-func (r *replicaSets) updateStatus(ctx context.Context, rs *appsv1.ReplicaSet, active []*corev1.Pod) error {
-	status := appsv1.ReplicaSetStatus{ObservedGeneration: rs.Generation, Replicas: int32(len(active))}
+func (r *replicaSets) updateStatus(ctx context.Context, rs *appsv1.ReplicaSet, active []*corev1.Pod, failed error) error {
+	status := appsv1.ReplicaSetStatus{ObservedGeneration: rs.Generation, Replicas: int32(len(active)), Conditions: failure(rs, failed, r.clock.Now())}
 	template := labels.SelectorFromSet(rs.Spec.Template.Labels)
 	minReady := time.Duration(rs.Spec.MinReadySeconds) * time.Second
 	var again time.Duration
@@ -241,17 +265,19 @@ func (r *replicaSets) updateStatus(ctx context.Context, rs *appsv1.ReplicaSet, a
 	return r.resources.UpdateStatus(ctx, next)
 }
 
-func (r *replicaSets) reportFailure(ctx context.Context, rs *appsv1.ReplicaSet, err error) {
-	if apierrors.IsConflict(err) || ctx.Err() != nil {
-		return
+// failure is the condition that a failure to scale makes, none without one.
+func failure(rs *appsv1.ReplicaSet, failed error, now time.Time) []appsv1.ReplicaSetCondition {
+	if failed == nil {
+		return nil
 	}
-	r.events.Warning(ctx, gvkOf(replicaSetKind()), rs, "FailedCreate", "%s", err.Error())
-	next := rs.DeepCopy()
-	next.Status.Conditions = []appsv1.ReplicaSetCondition{{
+	since := metav1.NewTime(now)
+	for _, c := range rs.Status.Conditions {
+		if c.Type == appsv1.ReplicaSetReplicaFailure && c.Status == corev1.ConditionTrue {
+			since = c.LastTransitionTime
+		}
+	}
+	return []appsv1.ReplicaSetCondition{{
 		Type: appsv1.ReplicaSetReplicaFailure, Status: corev1.ConditionTrue, Reason: "FailedCreate",
-		Message: err.Error(), LastTransitionTime: metav1.NewTime(r.clock.Now()),
+		Message: failed.Error(), LastTransitionTime: since,
 	}}
-	if len(rs.Status.Conditions) == 0 || rs.Status.Conditions[0].Message != err.Error() {
-		_ = r.resources.UpdateStatus(ctx, next) // tried again with the next attempt
-	}
 }

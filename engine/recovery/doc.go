@@ -20,7 +20,7 @@ func keeps(kind string) bool {
 	switch kind {
 	case "Source", "Namespace", "Node", "ServiceAccount", "Service", "PersistentVolume", "PersistentVolumeClaim",
 		"Pod", "Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "ControllerRevision", "Job", "CronJob",
-		"HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy":
+		"HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy", "LimitRange", "ResourceQuota", "ReplicationController":
 		return true
 	}
 	return false

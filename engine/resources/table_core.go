@@ -117,6 +117,17 @@ func coreKinds() []*Resource {
 				return fields.Set{"status.replicas": number(o.(*corev1.ReplicationController).Status.Replicas)}
 			},
 		},
+		{
+			GroupVersionKind: quotaKind(), Plural: "resourcequotas", Singular: "resourcequota", ShortNames: []string{"quota"},
+			Namespaced: true, Status: true,
+			newObject: newOf[corev1.ResourceQuota], newList: listOf[corev1.ResourceQuotaList],
+			status: statusAt(func(o *corev1.ResourceQuota) *corev1.ResourceQuotaStatus { return &o.Status }),
+		},
+		{
+			GroupVersionKind: kind("", "v1", "LimitRange"), Plural: "limitranges", Singular: "limitrange", ShortNames: []string{"limits"},
+			Namespaced: true,
+			newObject:  newOf[corev1.LimitRange], newList: listOf[corev1.LimitRangeList],
+		},
 	}
 }
 

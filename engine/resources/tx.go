@@ -32,6 +32,10 @@ type Tx struct {
 	reserved map[string]string
 	// released are those that earlier changes give up.
 	released map[string]bool
+	// quotas and limits of the namespaces that were asked for, as the changes leave
+	// them.
+	quotas map[string][]*metered
+	limits map[string][]corev1.LimitRangeItem
 	// kept are operations on no object: what is kept of commits.
 	kept []store.Op
 }
@@ -51,7 +55,8 @@ type change struct {
 
 // Begin starts a transaction.
 func (r *Resources) Begin() *Tx {
-	return &Tx{r: r, byKey: map[string]*change{}, reserved: map[string]string{}, released: map[string]bool{}}
+	return &Tx{r: r, byKey: map[string]*change{}, reserved: map[string]string{}, released: map[string]bool{},
+		quotas: map[string][]*metered{}, limits: map[string][]corev1.LimitRangeItem{}}
 }
 
 // Create adds a new object and fills obj with what will be stored.
@@ -92,7 +97,13 @@ func (t *Tx) create(ctx context.Context, obj, old client.Object, expect int64) e
 	if err := t.admit(ctx, obj); err != nil {
 		return err
 	}
+	if err := t.recount(ctx, obj, nil); err != nil {
+		return err
+	}
 	if err := invalid(row, obj, t.r.upstream.ValidateCreate(obj)); err != nil {
+		return err
+	}
+	if err := t.meter(ctx, row, obj, old); err != nil {
 		return err
 	}
 	c := &change{row: row, result: obj}
@@ -155,12 +166,23 @@ func (t *Tx) Update(ctx context.Context, obj client.Object) error {
 		if err := t.expandable(ctx, c, old.(*corev1.PersistentVolumeClaim)); err != nil {
 			return err
 		}
+		if err := t.rangeClaim(ctx, c); err != nil {
+			return err
+		}
+	}
+	if err := t.recount(ctx, obj, old); err != nil {
+		return err
 	}
 	if row.spec != nil && !equality.Semantic.DeepEqual(row.spec(obj), row.spec(old)) {
 		obj.SetGeneration(old.GetGeneration() + 1)
 	}
 	if err := invalid(row, obj, t.r.upstream.ValidateUpdate(obj, old)); err != nil {
 		return err
+	}
+	if growing(row) {
+		if err := t.meter(ctx, row, obj, old); err != nil {
+			return err
+		}
 	}
 	c := &change{row: row, result: obj}
 	if s, ok := obj.(*corev1.Service); ok {
@@ -322,6 +344,12 @@ func (t *Tx) add(c *change) error {
 	if t.byKey[key] != nil {
 		return apierrors.NewBadRequest(fmt.Sprintf("%s %s is changed twice in one transaction", c.row.Kind, c.result.GetName()))
 	}
+	switch o := c.result.(type) {
+	case *corev1.ResourceQuota:
+		t.requota(o, c.main != nil && c.main.Value == nil)
+	case *corev1.LimitRange:
+		delete(t.limits, o.Namespace) // asked for again, as they are now
+	}
 	t.byKey[key] = c
 	t.changes = append(t.changes, c)
 	return nil
@@ -331,6 +359,10 @@ func (t *Tx) add(c *change) error {
 // somebody else meanwhile, nothing happens and the error is a Conflict (or
 // AlreadyExists for a creation).
 func (t *Tx) Commit(ctx context.Context) error {
+	charges, err := t.quotaOps()
+	if err != nil {
+		return err
+	}
 	var ops []store.Op
 	for _, c := range t.changes {
 		// What one change gives up and another one takes is written once.
@@ -340,7 +372,7 @@ func (t *Tx) Commit(ctx context.Context) error {
 		}
 		ops = append(ops, c.extra...)
 	}
-	ops = append(ops, t.kept...)
+	ops = append(append(ops, t.kept...), charges...)
 	if len(ops) == 0 {
 		t.fill(nil)
 		return nil
@@ -384,6 +416,9 @@ func (t *Tx) explain(err error) error {
 			return apierrors.NewNotFound(c.row.GroupResource(), c.result.GetName())
 		}
 		return apierrors.NewConflict(c.row.GroupResource(), c.result.GetName(), errChanged)
+	}
+	if err := t.chargedMeanwhile(conflict.Key); err != nil {
+		return err
 	}
 	// A reservation was taken by another transaction meanwhile: try again.
 	return apierrors.NewConflict(t.changes[0].row.GroupResource(), t.changes[0].result.GetName(), errReserved)
