@@ -60,6 +60,9 @@ func newAutoscalers(c *cluster, usage Usage) *autoscalers {
 	c.Deployments.OnChange(func(old, now *appsv1.Deployment) { r.targetChanged("Deployment", asObject(old), asObject(now)) })
 	c.StatefulSets.OnChange(func(old, now *appsv1.StatefulSet) { r.targetChanged("StatefulSet", asObject(old), asObject(now)) })
 	c.ReplicaSets.OnChange(func(old, now *appsv1.ReplicaSet) { r.targetChanged("ReplicaSet", asObject(old), asObject(now)) })
+	c.Controllers.OnChange(func(old, now *corev1.ReplicationController) {
+		r.targetChanged("ReplicationController", asObject(old), asObject(now))
+	})
 	return r
 }
 

@@ -59,7 +59,7 @@ func New(o Options) *Controllers {
 	namespaces := newNamespaces(c)
 	loops := []func(context.Context) error{
 		deployments.Run, replicaSets.Run, newJobs(c).Run, newCronJobs(c).Run, newStatefulSets(c).Run, newClaims(c).Run, newVolumes(c).Run, newDaemonSets(c).Run, newNodes(c, o.NodeGrace).Run, endpoints.Run, scheduling.Run, namespaces.Run,
-		newDisruption(c).Run, newCollector(c).Run, newEventExpiry(c).Run, newAccounts(c).Run, newAutoscalers(c, o.Usage).Run, newQuotas(c).Run,
+		newDisruption(c).Run, newCollector(c).Run, newEventExpiry(c).Run, newAccounts(c).Run, newAutoscalers(c, o.Usage).Run, newQuotas(c).Run, newReplicationControllers(c).Run,
 	}
 	if len(o.CA) > 0 {
 		loops = append(loops, newRootCA(c, string(o.CA)).Run)

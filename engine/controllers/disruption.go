@@ -174,6 +174,9 @@ func (d *disruption) expected(pods []*corev1.Pod) int32 {
 // controller is who decides how many Pods there are, and what it wants: the
 // Deployment of a ReplicaSet, whichever of its ReplicaSets a Pod is of.
 func (d *disruption) controller(ns string, ref *metav1.OwnerReference) (types.UID, *int32) {
+	if rc, ok := d.Controllers.Get(types.NamespacedName{Namespace: ns, Name: ref.Name}); ok && ref.Kind == "ReplicationController" && rc.UID == ref.UID {
+		return rc.UID, rc.Spec.Replicas
+	}
 	rs, ok := d.ReplicaSets.Get(types.NamespacedName{Namespace: ns, Name: ref.Name})
 	if ref.Kind != "ReplicaSet" || !ok || rs.UID != ref.UID {
 		return ref.UID, nil

@@ -78,6 +78,7 @@ func (w *stage) see(skip func() bool) {
 		func() { look(w, w.views.Jobs, &batchv1.JobList{}) },
 		func() { look(w, w.views.Deployments, &appsv1.DeploymentList{}) },
 		func() { look(w, w.views.ReplicaSets, &appsv1.ReplicaSetList{}) },
+		func() { look(w, w.views.Controllers, &corev1.ReplicationControllerList{}) },
 		func() { look(w, w.views.Quotas, &corev1.ResourceQuotaList{}) },
 		func() { look(w, w.views.Autoscalers, &autoscalingv2.HorizontalPodAutoscalerList{}) },
 		func() { look(w, w.views.Pods, &corev1.PodList{}) },

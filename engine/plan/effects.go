@@ -80,7 +80,7 @@ func when(c *batchv1.CronJob) string {
 // ended: what a Job still runs is not known here, and a Pod says it itself.
 func ended(obj client.Object) []string {
 	switch obj.(type) {
-	case *appsv1.Deployment, *appsv1.ReplicaSet, *appsv1.StatefulSet:
+	case *appsv1.Deployment, *appsv1.ReplicaSet, *appsv1.StatefulSet, *corev1.ReplicationController:
 		if w, _ := workloadOf(obj); w.pods > 0 {
 			return []string{"ends " + countPods(w.pods)}
 		}
@@ -100,7 +100,7 @@ func replaced(live, now client.Object) []string {
 		return []string{"runs anew"}
 	case *appsv1.DaemonSet:
 		return []string{"its pods end, and are made anew on each node"}
-	case *appsv1.Deployment, *appsv1.ReplicaSet, *appsv1.StatefulSet:
+	case *appsv1.Deployment, *appsv1.ReplicaSet, *appsv1.StatefulSet, *corev1.ReplicationController:
 		was, _ := workloadOf(live)
 		w, _ := workloadOf(now)
 		out := []string{fmt.Sprintf("its %s end, and %s are made anew", countPods(was.pods), countPods(w.pods))}
@@ -143,7 +143,7 @@ func changed(live, now client.Object) []string {
 		if !equality.Semantic.DeepEqual(was.template, w.template) {
 			out = append(out, restarts(obj, min(was.pods, w.pods)))
 		}
-	case *appsv1.ReplicaSet:
+	case *appsv1.ReplicaSet, *corev1.ReplicationController:
 		if !equality.Semantic.DeepEqual(was.template, w.template) && was.pods > 0 {
 			out = append(out, "the pods that run stay as they are; new ones have the new template")
 		}

@@ -109,7 +109,7 @@ func coreKinds() []*Resource {
 		},
 		{
 			GroupVersionKind: kind("", "v1", "ReplicationController"), Plural: "replicationcontrollers", Singular: "replicationcontroller", ShortNames: []string{"rc"}, Categories: []string{"all"},
-			Namespaced: true, Status: true, Scale: true, Idle: true,
+			Namespaced: true, Status: true, Scale: true,
 			newObject: newOf[corev1.ReplicationController], newList: listOf[corev1.ReplicationControllerList],
 			status: statusAt(func(o *corev1.ReplicationController) *corev1.ReplicationControllerStatus { return &o.Status }),
 			spec:   func(o client.Object) any { return &o.(*corev1.ReplicationController).Spec },

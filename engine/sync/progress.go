@@ -22,12 +22,14 @@ import (
 	"berth.dev/berth/engine/health"
 	"berth.dev/berth/engine/live"
 	"berth.dev/berth/engine/plan"
+	"berth.dev/berth/engine/strategy"
 )
 
 // followHealth wakes the Source that an object belongs to when it changes.
 func (e *Engine) followHealth() {
 	e.Live.Deployments.OnChange(func(old, now *appsv1.Deployment) { e.touched(cmp.Or(now, old)) })
 	e.Live.ReplicaSets.OnChange(func(old, now *appsv1.ReplicaSet) { e.touched(e.root(cmp.Or(now, old))) })
+	e.Live.Controllers.OnChange(func(old, now *corev1.ReplicationController) { e.touched(cmp.Or(now, old)) })
 	e.Live.StatefulSets.OnChange(func(old, now *appsv1.StatefulSet) { e.touched(cmp.Or(now, old)) })
 	e.Live.DaemonSets.OnChange(func(old, now *appsv1.DaemonSet) { e.touched(cmp.Or(now, old)) })
 	e.Live.Claims.OnChange(func(old, now *corev1.PersistentVolumeClaim) { e.touched(cmp.Or(now, old)) })
@@ -52,6 +54,12 @@ func (e *Engine) root(obj client.Object) client.Object {
 				return obj
 			}
 			obj = rs
+		case "ReplicationController":
+			rc, ok := e.Live.Controllers.Get(key)
+			if !ok {
+				return obj
+			}
+			obj = rc
 		case "Deployment":
 			d, ok := e.Live.Deployments.Get(key)
 			if !ok {
@@ -285,6 +293,12 @@ func (e *Engine) assess(source string, expected map[plan.Key]int64, only func(cl
 		note(health.ReplicaSet(rs, pods), key.String())
 		out.count(pods, int(*rs.Spec.Replicas))
 	}
+	for _, rc := range ofSource(e.Live.Controllers.All(), source, only) {
+		key := plan.KeyOf(corev1.SchemeGroupVersion.WithKind("ReplicationController"), rc)
+		pods := e.Live.Pods.OwnedBy(rc.UID)
+		note(health.ReplicaSet(strategy.AsReplicaSet(rc), pods), key.String())
+		out.count(pods, int(*rc.Spec.Replicas))
+	}
 	for _, s := range ofSource(e.Live.StatefulSets.All(), source, only) {
 		key := plan.KeyOf(appsv1.SchemeGroupVersion.WithKind("StatefulSet"), s)
 		if behind(s, expected[key]) || s.Status.ObservedGeneration < s.Generation {
@@ -360,6 +374,8 @@ func (e *Engine) missing(expected map[plan.Key]int64) string {
 			_, found = e.Live.Deployments.Get(name)
 		case "ReplicaSet":
 			_, found = e.Live.ReplicaSets.Get(name)
+		case "ReplicationController":
+			_, found = e.Live.Controllers.Get(name)
 		case "StatefulSet":
 			_, found = e.Live.StatefulSets.Get(name)
 		case "DaemonSet":

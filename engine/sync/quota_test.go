@@ -66,3 +66,26 @@ func TestWhatALimitRangeFillsInIsNoDrift(t *testing.T) {
 		t.Errorf("%v\n%s", err, out.Plan.Text())
 	}
 }
+
+const controller = `apiVersion: v1
+kind: ReplicationController
+metadata: {name: old}
+spec:
+  replicas: 2
+  template:
+    metadata: {labels: {app: old}}
+    spec: {containers: [{name: c, image: %s}]}
+`
+
+func TestAReplicationControllerIsDeployedAndWatched(t *testing.T) {
+	f := start(t)
+	createSource(t, f)
+	f.push(t, "c1", "", fmt.Sprintf(controller, "v1"), ready())
+	var rc corev1.ReplicationController
+	if err := f.Get(t.Context(), types.NamespacedName{Namespace: "default", Name: "old"}, &rc); err != nil || rc.Status.AvailableReplicas != 2 {
+		t.Errorf("%v: status %+v", err, rc.Status)
+	}
+	f.push(t, "c2", "Berth-Allow-Prune: true", strings.Replace(fmt.Sprintf(controller, "broken"), "name: old}", "name: new}", 1), metav1.Condition{
+		Type: "Ready", Status: metav1.ConditionFalse, Reason: "Progressing", Message: "ReplicationController default/new: 0 of 2 pods are available",
+	})
+}

@@ -236,7 +236,7 @@ func Kinds() []schema.GroupVersionKind {
 	}
 	return []schema.GroupVersionKind{
 		core("Namespace"), core("ConfigMap"), core("Secret"), core("ServiceAccount"), core("Service"), core("Pod"),
-		core("LimitRange"), core("ResourceQuota"),
+		core("LimitRange"), core("ResourceQuota"), core("ReplicationController"),
 		core("PersistentVolumeClaim"), core("PersistentVolume"), storagev1.SchemeGroupVersion.WithKind("StorageClass"),
 		apps("Deployment"), apps("ReplicaSet"), apps("StatefulSet"), apps("DaemonSet"),
 		batchv1.SchemeGroupVersion.WithKind("Job"), batchv1.SchemeGroupVersion.WithKind("CronJob"),

@@ -43,6 +43,7 @@ func newHub(views *live.Cluster) *hub {
 	views.EndpointSlices.OnChange(func(old, now *discoveryv1.EndpointSlice) { h.sliceTouched(cmp.Or(now, old)) })
 	views.Deployments.OnChange(func(old, now *appsv1.Deployment) { h.touched(cmp.Or(now, old), false) })
 	views.ReplicaSets.OnChange(func(old, now *appsv1.ReplicaSet) { h.touched(cmp.Or(now, old), false) })
+	views.Controllers.OnChange(func(old, now *corev1.ReplicationController) { h.touched(cmp.Or(now, old), false) })
 	views.StatefulSets.OnChange(func(old, now *appsv1.StatefulSet) { h.touched(cmp.Or(now, old), false) })
 	views.DaemonSets.OnChange(func(old, now *appsv1.DaemonSet) { h.touched(cmp.Or(now, old), false) })
 	views.CronJobs.OnChange(func(old, now *batchv1.CronJob) { h.touched(cmp.Or(now, old), false) })
@@ -131,6 +132,8 @@ func (h *hub) owner(o client.Object) (source string, known bool) {
 		switch ref.Kind {
 		case "ReplicaSet":
 			o, found = h.views.ReplicaSets.Get(key)
+		case "ReplicationController":
+			o, found = h.views.Controllers.Get(key)
 		case "Deployment":
 			o, found = h.views.Deployments.Get(key)
 		case "StatefulSet":

@@ -18,6 +18,7 @@ import (
 	"berth.dev/berth/api/client"
 	"berth.dev/berth/api/v1alpha1"
 	"berth.dev/berth/engine/health"
+	"berth.dev/berth/engine/strategy"
 )
 
 // revisionAnnotation numbers the ReplicaSets of a Deployment.
@@ -27,6 +28,7 @@ const revisionAnnotation = "deployment.kubernetes.io/revision"
 type owned struct {
 	Deployments  []*appsv1.Deployment
 	ReplicaSets  []*appsv1.ReplicaSet
+	Controllers  []*corev1.ReplicationController
 	StatefulSets []*appsv1.StatefulSet
 	DaemonSets   []*appsv1.DaemonSet
 	CronJobs     []*batchv1.CronJob
@@ -123,6 +125,7 @@ func (o owned) uids(source types.UID) map[types.UID]bool {
 	out := map[types.UID]bool{source: true}
 	note(out, o.Deployments)
 	note(out, o.ReplicaSets)
+	note(out, o.Controllers)
 	note(out, o.StatefulSets)
 	note(out, o.DaemonSets)
 	note(out, o.CronJobs)
@@ -147,6 +150,7 @@ func note[T client.Object](set map[types.UID]bool, objs []T) {
 func groups(o owned) []group {
 	sorted(o.Deployments)
 	sorted(o.ReplicaSets)
+	sorted(o.Controllers)
 	sorted(o.StatefulSets)
 	sorted(o.DaemonSets)
 	sorted(o.CronJobs)
@@ -163,6 +167,11 @@ func groups(o owned) []group {
 		if metav1.GetControllerOf(rs) == nil {
 			workloads = append(workloads, replicaSetItem(rs, o))
 		}
+	}
+	for _, rc := range o.Controllers {
+		i := replicaSetItem(strategy.AsReplicaSet(rc), o)
+		i.Kind = "ReplicationController"
+		workloads = append(workloads, i)
 	}
 	for _, s := range o.StatefulSets {
 		workloads = append(workloads, statefulSetItem(s, o))
