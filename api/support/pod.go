@@ -45,7 +45,6 @@ func containerEntries() []Entry {
 		refuse[corev1.LifecycleHandler]("httpGet.scheme", "a hook asks over HTTP; use exec").of(string(corev1.URISchemeHTTPS)),
 		refuse[corev1.LifecycleHandler]("httpGet.httpHeaders", "a hook sends no headers of yours; use exec"),
 		refuse[corev1.HTTPGetAction]("protocol", "requests are made with HTTP/1.1").other(string(corev1.HTTPProtocolHTTP1)),
-		refuse[corev1.ProbeHandler]("grpc", "gRPC probes are not made; use tcpSocket, httpGet or exec").present(),
 		refuse[corev1.EnvVarSource]("fileKeyRef", "variables are not read from files; use configMapKeyRef or secretKeyRef").present(),
 		refuse[corev1.VolumeMount]("recursiveReadOnly", "mounts below the volume stay writable").of(string(corev1.RecursiveReadOnlyEnabled)),
 		ignore[corev1.VolumeMount]("recursiveReadOnly", "mounts below the volume stay writable").of(string(corev1.RecursiveReadOnlyIfPossible)),

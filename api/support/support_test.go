@@ -50,7 +50,6 @@ func examples() []example {
 		{"LifecycleHandler.httpGet.scheme", "HTTPS", "httpGet: {port: 80, scheme: HTTPS}"},
 		{"LifecycleHandler.httpGet.httpHeaders", "", "httpGet: {port: 80, httpHeaders: [{name: a, value: b}]}"},
 		{"HTTPGetAction.protocol", "other than HTTP1", "protocol: HTTP2"},
-		{"ProbeHandler.grpc", "", "grpc: {port: 80}"},
 		{"EnvVarSource.fileKeyRef", "", "fileKeyRef: {key: k}"},
 		{"VolumeMount.recursiveReadOnly", "Enabled", "recursiveReadOnly: Enabled"},
 		{"VolumeMount.recursiveReadOnly", "IfPossible", "recursiveReadOnly: IfPossible"},

@@ -222,7 +222,7 @@ long as you keep them.`,
 			if err := r.post(cmd.Context(), "/berth/v1/secrets/rotate-key", nil, &a); err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%d sealed values (Secrets, and what is kept of commits) are encrypted with a new key; copy %s of the server to where you keep its copies\n", a.Secrets, a.KeyFile)
+			fmt.Fprintf(cmd.OutOrStdout(), "%d sealed values (Secrets, ConfigMaps and what is kept of commits) are encrypted with a new key; copy %s of the server to where you keep its copies\n", a.Secrets, a.KeyFile)
 			return nil
 		},
 	}

@@ -24,7 +24,7 @@ transaction, and makes the node match.`,
 		SilenceErrors: true,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(upCommand(), serverCommand(), downCommand(), statusCommand(), validateCommand(), cueCommand(), planCommand(), simulateCommand(), syncCommand(), suspendCommand(), resumeCommand(), approveCommand(), historyCommand(), rollbackCommand(),
+	root.AddCommand(upCommand(), serverCommand(), downCommand(), statusCommand(), validateCommand(), cueCommand(), planCommand(), simulateCommand(), sourceCommand(), syncCommand(), suspendCommand(), resumeCommand(), approveCommand(), historyCommand(), rollbackCommand(),
 		imageCommand(),
 		tokenCommand(), kubeconfigCommand(), backupCommand(), restoreCommand(), secretsCommand(), versionCommand(), compileWorkerCommand())
 	return root

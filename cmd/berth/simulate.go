@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -110,6 +112,9 @@ func (o simulateOptions) run(ctx context.Context, dir string, stdout, stderr io.
 	}
 	if v1alpha1.HasErrors(options.Set.Diagnostics) {
 		return failed(options.Set.Diagnostics)
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50) // a large cluster is to fit into a small machine, and may take longer
 	}
 	result, err := simulate.Run(ctx, options)
 	var refused *simulate.RefusedError

@@ -113,7 +113,7 @@ func (s *Server) patchOnce(q *request, language types.PatchType, body []byte) (c
 		}
 	}
 	if !exists {
-		if err := s.openNamespace(q); err != nil {
+		if err := s.openNamespace(q, next); err != nil {
 			return nil, 0, err
 		}
 		q.warnIdle()

@@ -8,7 +8,9 @@ import (
 	"net/http"
 	"strings"
 
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -173,7 +175,7 @@ func (s *Server) create(w http.ResponseWriter, q *request) error {
 	if err := s.nameAllowed(q, obj); err != nil {
 		return err
 	}
-	if err := s.openNamespace(q); err != nil {
+	if err := s.openNamespace(q, obj); err != nil {
 		return err
 	}
 	if err := s.managers.note(q, q.row.New(), obj); err != nil {
@@ -191,9 +193,10 @@ func (s *Server) create(w http.ResponseWriter, q *request) error {
 }
 
 // openNamespace refuses to add to a Namespace that a Source owns: Git is the
-// only writer there. What programs note, Events and Leases, is let in.
-func (s *Server) openNamespace(q *request) error {
-	if !q.row.Namespaced || q.row.Kind == "Event" || q.row.Kind == "Lease" {
+// only writer there. What programs note, Events and Leases, is let in, and so is
+// the Job of a CronJob that somebody starts by hand: what it runs is in Git.
+func (s *Server) openNamespace(q *request, obj client.Object) error {
+	if !q.row.Namespaced || q.row.Kind == "Event" || q.row.Kind == "Lease" || s.ofCronJob(q, obj) {
 		return nil
 	}
 	var ns corev1.Namespace
@@ -205,6 +208,24 @@ func (s *Server) openNamespace(q *request) error {
 			"namespace %s is managed by Source %s: add the object to its repository and push, or use another namespace", ns.Name, source))
 	}
 	return nil
+}
+
+// ofCronJob: the object is a Job that is what a CronJob would start, as kubectl
+// create job --from=cronjob/NAME makes it.
+func (s *Server) ofCronJob(q *request, obj client.Object) bool {
+	job, ok := obj.(*batchv1.Job)
+	if !ok {
+		return false
+	}
+	ref := metav1.GetControllerOf(job)
+	if ref == nil || ref.Kind != "CronJob" {
+		return false
+	}
+	var c batchv1.CronJob
+	if err := s.Resources.Get(q.Context(), types.NamespacedName{Namespace: job.Namespace, Name: ref.Name}, &c); err != nil {
+		return false
+	}
+	return c.UID == ref.UID && equality.Semantic.DeepEqual(c.Spec.JobTemplate.Spec, job.Spec)
 }
 
 // warnIdle tells who writes an object of a kind that nothing acts on.

@@ -74,6 +74,9 @@ func (o *orphans[T]) drop(obj T) {
 func (o *orphans[T]) in(namespace string) []T {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if len(o.byNS[namespace]) == 0 {
+		return nil
+	}
 	out := make([]T, 0, len(o.byNS[namespace]))
 	for _, obj := range o.byNS[namespace] {
 		out = append(out, obj)
@@ -96,13 +99,13 @@ type family[T client.Object] struct {
 // what it does not match any more (as k8s.io/kubernetes/pkg/controller,
 // ControllerRefManager, does). It returns what was written.
 func adopt[T client.Object](ctx context.Context, r *resources.Resources, f family[T]) ([]client.Object, error) {
-	selector, err := metav1.LabelSelectorAsSelector(f.selector)
-	if err != nil || selector.Empty() || f.owner.GetDeletionTimestamp() != nil {
+	selects := matcher(f.selector)
+	if selects == nil || f.owner.GetDeletionTimestamp() != nil {
 		return nil, nil
 	}
 	var written []client.Object
 	for _, o := range f.owned {
-		if !controls(f.owner, o) || o.GetDeletionTimestamp() != nil || selector.Matches(labels.Set(o.GetLabels())) {
+		if !controls(f.owner, o) || o.GetDeletionTimestamp() != nil || selects(o.GetLabels()) {
 			continue
 		}
 		next := o.DeepCopyObject().(client.Object)
@@ -114,7 +117,7 @@ func adopt[T client.Object](ctx context.Context, r *resources.Resources, f famil
 	}
 	checked := false
 	for _, o := range f.orphans {
-		if !selector.Matches(labels.Set(o.GetLabels())) || f.suits != nil && !f.suits(o) {
+		if !selects(o.GetLabels()) || f.suits != nil && !f.suits(o) {
 			continue
 		}
 		if !checked { // the store is asked: the owner may be going by now
@@ -139,6 +142,29 @@ func adopt[T client.Object](ctx context.Context, r *resources.Resources, f famil
 
 // wouldAdopt reports whether an owner would adopt an object by its labels.
 func wouldAdopt(s *metav1.LabelSelector, o client.Object) bool {
+	selects := matcher(s)
+	return selects != nil && selects(o.GetLabels())
+}
+
+// matcher is a selector as a function, nil for one that selects nothing or
+// everything. The usual kind, of labels alone, is not parsed: each reconcile asks.
+func matcher(s *metav1.LabelSelector) func(map[string]string) bool {
+	if s == nil || len(s.MatchLabels)+len(s.MatchExpressions) == 0 {
+		return nil
+	}
+	if len(s.MatchExpressions) == 0 {
+		return func(have map[string]string) bool {
+			for k, v := range s.MatchLabels {
+				if got, ok := have[k]; !ok || got != v {
+					return false
+				}
+			}
+			return true
+		}
+	}
 	selector, err := metav1.LabelSelectorAsSelector(s)
-	return err == nil && !selector.Empty() && selector.Matches(labels.Set(o.GetLabels()))
+	if err != nil {
+		return nil
+	}
+	return func(have map[string]string) bool { return selector.Matches(labels.Set(have)) }
 }

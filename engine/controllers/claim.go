@@ -13,6 +13,8 @@ import (
 
 	"berth.dev/berth/api/client"
 	"berth.dev/berth/api/v1alpha1"
+	"berth.dev/berth/engine/resources"
+	"berth.dev/berth/engine/storage"
 )
 
 // noProvisioner is the provisioner of classes whose volumes people make.
@@ -47,6 +49,7 @@ func newClaims(c *cluster) *claims {
 	c.Classes.OnChange(func(_, now *storagev1.StorageClass) {
 		if now != nil {
 			r.unbound(now.Name)
+			r.unbound("") // it may be the default one
 		}
 	})
 	c.Pods.OnChange(func(old, now *corev1.Pod) {
@@ -55,7 +58,7 @@ func newClaims(c *cluster) *claims {
 		}
 		for _, p := range []*corev1.Pod{old, now} {
 			if p != nil {
-				for _, name := range claimsIn(p) {
+				for _, name := range storage.ClaimsIn(p) {
 					r.loop.queue.Add(types.NamespacedName{Namespace: p.Namespace, Name: name})
 				}
 			}
@@ -67,7 +70,7 @@ func newClaims(c *cluster) *claims {
 // unbound looks at the claims of a class again that have no volume.
 func (r *claims) unbound(class string) {
 	for _, c := range r.Claims.All() {
-		if c.Spec.VolumeName == "" && classOf(c) == class {
+		if c.Spec.VolumeName == "" && storage.ClassOf(c) == class {
 			r.loop.add(c)
 		}
 	}
@@ -76,34 +79,6 @@ func (r *claims) unbound(class string) {
 // Run works until the context ends.
 func (r *claims) Run(ctx context.Context) error {
 	return r.loop.run(ctx, r.Claims, r.Volumes, r.Classes, r.Pods)
-}
-
-func classOf(c *corev1.PersistentVolumeClaim) string {
-	if c.Spec.StorageClassName == nil {
-		return ""
-	}
-	return *c.Spec.StorageClassName
-}
-
-// claimsIn are the names of the claims that a Pod mounts.
-func claimsIn(p *corev1.Pod) []string {
-	var out []string
-	for _, v := range p.Spec.Volumes {
-		if v.PersistentVolumeClaim != nil {
-			out = append(out, v.PersistentVolumeClaim.ClaimName)
-		}
-	}
-	return out
-}
-
-// mounted finds a Pod that mounts a claim and has not ended, but for one.
-func (c *cluster) mounted(namespace, claim string, but types.UID) *corev1.Pod {
-	for _, p := range c.Pods.InNamespace(namespace) {
-		if p.UID != but && !podFinished(p) && slices.Contains(claimsIn(p), claim) {
-			return p
-		}
-	}
-	return nil
 }
 
 func (r *claims) reconcile(ctx context.Context, key types.NamespacedName) error {
@@ -121,7 +96,7 @@ func (r *claims) reconcile(ctx context.Context, key types.NamespacedName) error 
 
 // letGo ends the protection of a claim that is being deleted.
 func (r *claims) letGo(ctx context.Context, c *corev1.PersistentVolumeClaim) error {
-	if !slices.Contains(c.Finalizers, v1alpha1.ProtectClaim) || r.mounted(c.Namespace, c.Name, "") != nil {
+	if !slices.Contains(c.Finalizers, v1alpha1.ProtectClaim) || storage.Mounted(r.Cluster, c.Namespace, c.Name, "") != nil {
 		return nil
 	}
 	// The store is asked: a Pod may be newer than the view.
@@ -130,7 +105,7 @@ func (r *claims) letGo(ctx context.Context, c *corev1.PersistentVolumeClaim) err
 		return fmt.Errorf("look whether claim %s is mounted: %w", c.Name, err)
 	}
 	for i := range pods.Items {
-		if p := &pods.Items[i]; !podFinished(p) && slices.Contains(claimsIn(p), c.Name) {
+		if p := &pods.Items[i]; !podFinished(p) && slices.Contains(storage.ClaimsIn(p), c.Name) {
 			return nil
 		}
 	}
@@ -141,17 +116,24 @@ func (r *claims) letGo(ctx context.Context, c *corev1.PersistentVolumeClaim) err
 
 // bind gives a claim a volume that people made, or says what it waits for.
 func (r *claims) bind(ctx context.Context, c *corev1.PersistentVolumeClaim) error {
-	name := classOf(c)
+	if c.Spec.StorageClassName == nil { // there was no default class when it was made
+		if class := resources.DefaultClass(r.Classes.All()); class != nil {
+			next := c.DeepCopy()
+			next.Spec.StorageClassName = class
+			return r.resources.Update(ctx, next)
+		}
+	}
+	name := storage.ClassOf(c)
 	if name != "" {
 		class, ok := r.Classes.Get(types.NamespacedName{Name: name})
 		switch {
 		case !ok:
 			return r.wait(ctx, c, "ProvisioningFailed", fmt.Sprintf("storageclass.storage.k8s.io %q not found", name))
-		case waitsForPod(class):
+		case storage.WaitsForPod(class):
 			return r.wait(ctx, c, "WaitForFirstConsumer", "waiting for first consumer to be created before binding")
 		}
 	}
-	if pv := smallest(c, r.Volumes.All(), nil); pv != nil {
+	if pv := storage.Smallest(c, r.Volumes.All(), nil); pv != nil {
 		return r.join(ctx, c, pv)
 	}
 	if name == "" {
@@ -163,13 +145,6 @@ func (r *claims) bind(ctx context.Context, c *corev1.PersistentVolumeClaim) erro
 	}
 	return r.wait(ctx, c, "ProvisioningFailed", fmt.Sprintf("storage class %s has the provisioner %s, which is not here; use a class of %s, such as %s",
 		name, class.Provisioner, v1alpha1.LocalProvisioner, v1alpha1.LocalClass))
-}
-
-// waitsForPod: the volumes of a class are chosen, or made, for the node of the
-// first Pod. Those of Berth's provisioner always are.
-func waitsForPod(class *storagev1.StorageClass) bool {
-	return class.Provisioner == v1alpha1.LocalProvisioner ||
-		class.VolumeBindingMode != nil && *class.VolumeBindingMode == storagev1.VolumeBindingWaitForFirstConsumer
 }
 
 func (r *claims) wait(ctx context.Context, c *corev1.PersistentVolumeClaim, reason, message string) error {
@@ -219,7 +194,7 @@ func (r *claims) settle(ctx context.Context, c *corev1.PersistentVolumeClaim) er
 	status := corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimPending, Conditions: c.Status.Conditions}
 	switch ref := pv.Spec.ClaimRef; {
 	case ref == nil || ref.UID == "" && ref.Namespace == c.Namespace && ref.Name == c.Name:
-		if why := unfit(c, pv); why != "" {
+		if why := storage.Unfit(c, pv); why != "" {
 			return r.wait(ctx, c, "VolumeMismatch", fmt.Sprintf("volume %s, which spec.volumeName asks for, %s", pv.Name, why))
 		}
 		next := pv.DeepCopy()

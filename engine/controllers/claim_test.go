@@ -30,13 +30,10 @@ func startStorage(t *testing.T, nodes ...string) *resources.Resources {
 			t.Fatal(err)
 		}
 	}
+	if err := r.Bootstrap(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	attend(t, r)
-	enginetest.Eventually(t, wait, func() string {
-		if err := r.Get(t.Context(), types.NamespacedName{Name: v1alpha1.LocalClass}, &storagev1.StorageClass{}); err != nil {
-			return err.Error()
-		}
-		return ""
-	})
 	return r
 }
 
@@ -249,4 +246,22 @@ func TestABoundClaimGrows(t *testing.T) {
 	if err := resize("1Gi"); !apierrors.IsInvalid(err) {
 		t.Errorf("smaller: %v, want it refused", err)
 	}
+}
+
+func TestAClaimThatIsOlderThanTheDefaultClassGetsIt(t *testing.T) {
+	r := enginetest.Resources(t)
+	attend(t, r)
+	create(t, r, claim("data", "1Gi"))
+	if c := get(t, r, "data", &corev1.PersistentVolumeClaim{}); c.Spec.StorageClassName != nil {
+		t.Fatalf("class %s", *c.Spec.StorageClassName)
+	}
+	if err := r.Bootstrap(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	enginetest.Eventually(t, wait, func() string {
+		if c := get(t, r, "data", &corev1.PersistentVolumeClaim{}); c.Spec.StorageClassName == nil || *c.Spec.StorageClassName != v1alpha1.LocalClass {
+			return "no class yet"
+		}
+		return ""
+	})
 }

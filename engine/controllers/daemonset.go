@@ -29,17 +29,19 @@ func daemonSetKind() schema.GroupVersionKind { return appsv1.SchemeGroupVersion.
 type daemonSets struct {
 	*cluster
 	*horizons
-	loop    *loop
-	backoff *flowcontrol.Backoff
+	templates *templates
+	loop      *loop
+	backoff   *flowcontrol.Backoff
 }
 
 func newDaemonSets(c *cluster) *daemonSets {
-	r := &daemonSets{cluster: c, horizons: newHorizons(), backoff: flowcontrol.NewBackOff(daemonRetryFirst, daemonRetryMax)}
+	r := &daemonSets{cluster: c, horizons: newHorizons(), templates: &templates{known: map[types.UID]templateData{}}, backoff: flowcontrol.NewBackOff(daemonRetryFirst, daemonRetryMax)}
 	r.backoff.Clock = c.clock
 	r.loop = newLoop(c, "daemonset", r.reconcile)
 	c.DaemonSets.OnChange(func(old, now *appsv1.DaemonSet) {
 		if now == nil {
 			r.forget(old.UID)
+			r.templates.forget(old.UID)
 			return
 		}
 		r.loop.add(now)
@@ -105,7 +107,7 @@ func (r *daemonSets) reconcile(ctx context.Context, key types.NamespacedName) er
 		return err
 	}
 	o := owner{Object: set, kind: daemonSetKind(), template: &set.Spec.Template, collisions: set.Status.CollisionCount, limit: set.Spec.RevisionHistoryLimit}
-	h := historyOf(o, r.Revisions.OwnedBy(set.UID))
+	h := historyOf(o, r.templates.of(o), r.Revisions.OwnedBy(set.UID))
 	if h.collision {
 		return r.collided(ctx, set)
 	}
@@ -184,7 +186,7 @@ func (r *daemonSets) carryOut(ctx context.Context, set *appsv1.DaemonSet, h *his
 		return err
 	}
 	err = tx.Commit(ctx)
-	if h.taken(ctx, r.resources, set, err) {
+	if h.taken(ctx, r.resources, set, set.Spec.Selector, err) {
 		return r.collided(ctx, set)
 	}
 	if err != nil {

@@ -139,10 +139,15 @@ func sameTemplate(a, b *corev1.PodTemplateSpec) bool {
 // step moves a rollout by what may be done now.
 func (d *deployments) step(ctx context.Context, r *rollout) error {
 	dep := r.deployment
+	recreate := dep.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType
+	if !recreate {
+		if resized, err := d.scaleInMid(ctx, r); resized || err != nil {
+			return err
+		}
+	}
 	if dep.Spec.Paused {
 		return d.scaleActive(ctx, r)
 	}
-	recreate := dep.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType
 	if recreate {
 		waiting, err := d.stopOld(ctx, r)
 		if waiting || err != nil {
@@ -167,7 +172,7 @@ func (d *deployments) scaleActive(ctx context.Context, r *rollout) error {
 	for _, rs := range r.all() {
 		if *rs.Spec.Replicas > 0 {
 			if active != nil {
-				return nil // in the middle of a rollout: leave the balance
+				return nil // in the middle of a rollout: scaleInMid keeps the balance
 			}
 			active = rs
 		}

@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"strconv"
@@ -54,6 +55,9 @@ func (d *deployments) collision(ctx context.Context, dep *appsv1.Deployment, rs 
 	var have appsv1.ReplicaSet
 	if err := d.resources.Get(ctx, client.Key(rs), &have); err != nil {
 		return err
+	}
+	if adoptable(&have) && wouldAdopt(dep.Spec.Selector, &have) {
+		return apierrors.NewConflict(appsv1.Resource("replicasets"), have.Name, errors.New("it is about to be adopted"))
 	}
 	if controls(dep, &have) && sameTemplate(&have.Spec.Template, &dep.Spec.Template) {
 		return nil
@@ -129,8 +133,8 @@ func (r *rollout) annotations(revision int64) map[string]string {
 	}
 	surge, _ := strategy.Limits(r.deployment)
 	out[annotationRevision] = strconv.FormatInt(revision, 10)
-	out["deployment.kubernetes.io/desired-replicas"] = strconv.Itoa(int(*r.deployment.Spec.Replicas))
-	out["deployment.kubernetes.io/max-replicas"] = strconv.Itoa(int(*r.deployment.Spec.Replicas + surge))
+	out[annotationDesired] = strconv.Itoa(int(*r.deployment.Spec.Replicas))
+	out[annotationMax] = strconv.Itoa(int(*r.deployment.Spec.Replicas + surge))
 	return out
 }
 

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -77,4 +78,37 @@ func TestEvictionsObeyTheBudget(t *testing.T) {
 		t.Errorf("the second pod: deleted at %v (%v), want it to stay", pod.DeletionTimestamp, err)
 	}
 	allowed(0)
+}
+
+// TestABudgetCountsWhatAStatefulSetWants: a percentage is of its replicas, also
+// while a Pod of it is missing.
+func TestABudgetCountsWhatAStatefulSetWants(t *testing.T) {
+	r := start(t, "broken")
+	d := deployment("db", "v1", 4)
+	create(t, r, &appsv1.StatefulSet{ObjectMeta: d.ObjectMeta, Spec: appsv1.StatefulSetSpec{
+		Replicas: d.Spec.Replicas, Selector: d.Spec.Selector, Template: d.Spec.Template, ServiceName: "db", PodManagementPolicy: appsv1.ParallelPodManagement,
+	}})
+	half := intstr.FromString("50%")
+	create(t, r, &policyv1.PodDisruptionBudget{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "db"},
+		Spec:       policyv1.PodDisruptionBudgetSpec{MaxUnavailable: &half, Selector: d.Spec.Selector},
+	})
+	allowed := func(expected, want int32) {
+		t.Helper()
+		enginetest.Eventually(t, wait, func() string {
+			if s := get(t, r, "db", &policyv1.PodDisruptionBudget{}).Status; s.ExpectedPods != expected || s.DisruptionsAllowed != want {
+				return fmt.Sprintf("%+v, want %d of %d allowed", s, want, expected)
+			}
+			return ""
+		})
+	}
+	allowed(4, 2)
+	set := get(t, r, "db", &appsv1.StatefulSet{})
+	n := int32(8)
+	set.Spec.Replicas, set.Spec.Template.Spec.Containers[0].Image, set.ResourceVersion = &n, "broken", ""
+	set.Spec.UpdateStrategy = appsv1.StatefulSetUpdateStrategy{Type: appsv1.OnDeleteStatefulSetStrategyType}
+	if err := r.Update(t.Context(), set); err != nil {
+		t.Fatal(err)
+	}
+	allowed(8, 0) // four are ready, and half of eight must be
 }

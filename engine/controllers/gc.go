@@ -214,12 +214,7 @@ func (g *collector) delete(ctx context.Context, uid types.UID, o ownedObject, p 
 func (g *collector) finish(ctx context.Context, uid types.UID, o ownedObject, children []types.UID) error {
 	switch {
 	case o.orphan:
-		for _, child := range children {
-			if err := g.orphan(ctx, uid, child); err != nil {
-				return err
-			}
-		}
-		return g.removeFinalizer(ctx, o, metav1.FinalizerOrphanDependents)
+		return g.finishOrphan(ctx, uid, o)
 	case o.foreground && len(children) > 0:
 		for _, child := range children {
 			c, _, ok := g.find(child)
@@ -236,13 +231,32 @@ func (g *collector) finish(ctx context.Context, uid types.UID, o ownedObject, ch
 	return nil
 }
 
-func (g *collector) orphan(ctx context.Context, owner, child types.UID) error {
-	c, _, ok := g.find(child)
-	if !ok {
-		return nil
+// finishOrphan takes an owner off everything that names it, and lets it go. The
+// store is asked: what the view does not show yet would be deleted afterwards.
+func (g *collector) finishOrphan(ctx context.Context, uid types.UID, o ownedObject) error {
+	for _, row := range g.resources.All() {
+		if !collectable(row) || o.key.Namespace != "" && !row.Namespaced {
+			continue
+		}
+		page, err := g.resources.Objects(ctx, row, resources.ListRequest{Namespace: o.key.Namespace})
+		if err != nil {
+			return fmt.Errorf("look for what names it as its owner: %w", err)
+		}
+		for _, obj := range page.Objects {
+			if !slices.ContainsFunc(obj.GetOwnerReferences(), func(ref metav1.OwnerReference) bool { return ref.UID == uid }) {
+				continue
+			}
+			if err := g.orphan(ctx, uid, row, client.Key(obj)); err != nil {
+				return err
+			}
+		}
 	}
-	obj := c.row.New()
-	if err := g.resources.Get(ctx, c.key, obj); err != nil {
+	return g.removeFinalizer(ctx, o, metav1.FinalizerOrphanDependents)
+}
+
+func (g *collector) orphan(ctx context.Context, owner types.UID, row *resources.Resource, key types.NamespacedName) error {
+	obj := row.New()
+	if err := g.resources.Get(ctx, key, obj); err != nil {
 		return ignoreNotFound(err)
 	}
 	refs := slices.DeleteFunc(slices.Clone(obj.GetOwnerReferences()), func(r metav1.OwnerReference) bool { return r.UID == owner })

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -17,6 +18,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/rand"
 
 	"berth.dev/berth/api/client"
@@ -44,8 +46,39 @@ type history struct {
 	collision bool
 }
 
-// historyOf finds the revision of the owner's template, or makes it. It is pure.
-func historyOf(o owner, revisions []*appsv1.ControllerRevision) history {
+// templates are the patches of the templates of owners as they are, by UID: they
+// are made once for each generation.
+type templates struct {
+	mu    sync.Mutex
+	known map[types.UID]templateData
+}
+
+type templateData struct {
+	generation int64
+	patch      []byte
+}
+
+// of is the patch of an owner's template.
+func (t *templates) of(o owner) []byte {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if d, ok := t.known[o.GetUID()]; ok && d.generation == o.GetGeneration() {
+		return d.patch
+	}
+	d := templateData{o.GetGeneration(), templatePatch(o.template)}
+	t.known[o.GetUID()] = d
+	return d.patch
+}
+
+func (t *templates) forget(owner types.UID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.known, owner)
+}
+
+// historyOf finds the revision of the owner's template, or makes it. data is the
+// patch of that template. It is pure.
+func historyOf(o owner, data []byte, revisions []*appsv1.ControllerRevision) history {
 	h := history{}
 	for _, r := range revisions {
 		if controls(o, r) && r.DeletionTimestamp == nil {
@@ -59,7 +92,6 @@ func historyOf(o owner, revisions []*appsv1.ControllerRevision) history {
 	if n := len(h.all); n > 0 {
 		next = h.all[n-1].Revision + 1
 	}
-	data := templatePatch(o.template)
 	for _, r := range h.all {
 		if bytes.Equal(r.Data.Raw, data) {
 			h.update = r
@@ -181,14 +213,14 @@ func (h *history) write(ctx context.Context, tx *resources.Tx, remove []*appsv1.
 	return nil
 }
 
-// taken: the name of the new revision belongs to somebody else, such as an
-// owner that left it behind.
-func (h *history) taken(ctx context.Context, r *resources.Resources, o client.Object, err error) bool {
+// taken: the name of the new revision belongs to somebody else, and is not about
+// to be adopted.
+func (h *history) taken(ctx context.Context, r *resources.Resources, o client.Object, selector *metav1.LabelSelector, err error) bool {
 	if !h.create || !apierrors.IsAlreadyExists(err) {
 		return false
 	}
 	var have appsv1.ControllerRevision
-	return r.Get(ctx, client.Key(h.update), &have) == nil && !controls(o, &have)
+	return r.Get(ctx, client.Key(h.update), &have) == nil && !controls(o, &have) && !(adoptable(&have) && wouldAdopt(selector, &have))
 }
 
 // changes reports whether write does anything.

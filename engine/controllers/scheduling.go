@@ -14,6 +14,7 @@ import (
 	"berth.dev/berth/api/client"
 	"berth.dev/berth/engine/live"
 	"berth.dev/berth/engine/scheduler"
+	"berth.dev/berth/engine/storage"
 )
 
 const (
@@ -170,7 +171,7 @@ func (s *scheduling) podChanged(old, now *corev1.Pod) {
 		if nominated := now.Status.NominatedNodeName; old == nil && nominated != "" {
 			s.known.Reserve(s.input(now), nominated) // as the engine said before it was started anew
 		}
-		if len(claimsIn(now)) > 0 {
+		if len(storage.ClaimsIn(now)) > 0 {
 			s.claimants[key] = now
 		}
 		s.queue.Add(s.input(now))
@@ -179,8 +180,8 @@ func (s *scheduling) podChanged(old, now *corev1.Pod) {
 
 // input is a Pod as the scheduler wants to have it.
 func (s *scheduling) input(pod *corev1.Pod) scheduler.Pod {
-	claims := s.claimsOf(pod)
-	return scheduler.Pod{Pod: pod, Volumes: claims.reaches, Blocked: claims.waits}
+	claims := storage.Of(s.Cluster, pod)
+	return scheduler.Pod{Pod: pod, Volumes: claims.Reaches, Blocked: claims.Waits}
 }
 
 // place counts a Pod on a node; it waits no longer.
@@ -202,7 +203,7 @@ func (s *scheduling) forget(pod *corev1.Pod) {
 	}
 	delete(s.refused, key)
 	delete(s.claimants, key)
-	if len(claimsIn(pod)) > 0 { // a claim may be for one Pod at a time
+	if len(storage.ClaimsIn(pod)) > 0 { // a claim may be for one Pod at a time
 		s.lookAtClaims()
 	}
 }

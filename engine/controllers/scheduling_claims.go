@@ -10,85 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"berth.dev/berth/api/v1alpha1"
-	"berth.dev/berth/engine/scheduler"
+	"berth.dev/berth/engine/storage"
 )
-
-// podClaims are the claims of a Pod as the scheduler needs them.
-type podClaims struct {
-	// reaches are those that bind the Pod to certain nodes.
-	reaches []scheduler.Volume
-	// unbound get their volume with the Pod's node.
-	unbound []*corev1.PersistentVolumeClaim
-	// waits says why the Pod cannot have a node yet, empty if it can.
-	waits string
-}
-
-// claimsOf looks at the claims of a Pod.
-func (c *cluster) claimsOf(pod *corev1.Pod) podClaims {
-	var out podClaims
-	for _, name := range claimsIn(pod) {
-		claim, ok := c.Claims.Get(types.NamespacedName{Namespace: pod.Namespace, Name: name})
-		switch {
-		case !ok:
-			out.waits = fmt.Sprintf("persistentvolumeclaim %q not found", name)
-		case claim.DeletionTimestamp != nil:
-			out.waits = fmt.Sprintf("persistentvolumeclaim %q is being deleted", name)
-		case claim.Status.Phase == corev1.ClaimLost:
-			out.waits = fmt.Sprintf("persistentvolumeclaim %q has lost its volume %s", name, claim.Spec.VolumeName)
-		case claim.Spec.VolumeName != "":
-			out.bound(c, claim)
-		default:
-			out.open(c, claim)
-		}
-		if out.waits == "" && slices.Contains(claim.Spec.AccessModes, corev1.ReadWriteOncePod) {
-			if other := c.mounted(pod.Namespace, name, pod.UID); other != nil {
-				out.waits = fmt.Sprintf("persistentvolumeclaim %q is ReadWriteOncePod, and pod %s has it", name, other.Name)
-			}
-		}
-		if out.waits != "" {
-			return out
-		}
-	}
-	return out
-}
-
-// bound adds a claim that has its volume.
-func (p *podClaims) bound(c *cluster, claim *corev1.PersistentVolumeClaim) {
-	pv, ok := c.Volumes.Get(types.NamespacedName{Name: claim.Spec.VolumeName})
-	if !ok {
-		p.waits = fmt.Sprintf("volume %s of persistentvolumeclaim %q is not there", claim.Spec.VolumeName, claim.Name)
-		return
-	}
-	if a := pv.Spec.NodeAffinity; a != nil && a.Required != nil {
-		p.reaches = append(p.reaches, scheduler.Volume{Claim: claim.Name, Nodes: a.Required})
-	}
-}
-
-// open adds a claim whose volume is chosen, or made, for the Pod's node.
-func (p *podClaims) open(c *cluster, claim *corev1.PersistentVolumeClaim) {
-	class, ok := c.Classes.Get(types.NamespacedName{Name: classOf(claim)})
-	if !ok || !waitsForPod(class) {
-		p.waits = fmt.Sprintf("persistentvolumeclaim %q is not bound to a volume yet", claim.Name)
-		return
-	}
-	p.unbound = append(p.unbound, claim)
-	if class.Provisioner == v1alpha1.LocalProvisioner {
-		return
-	}
-	nodes := &corev1.NodeSelector{}
-	for _, pv := range candidates(claim, c.Volumes.All()) {
-		if pv.Spec.NodeAffinity == nil || pv.Spec.NodeAffinity.Required == nil {
-			return // one that every node reaches
-		}
-		// The terms of a selector are alternatives.
-		nodes.NodeSelectorTerms = append(nodes.NodeSelectorTerms, pv.Spec.NodeAffinity.Required.NodeSelectorTerms...)
-	}
-	if len(nodes.NodeSelectorTerms) == 0 {
-		p.waits = fmt.Sprintf("no free volume of class %s is large enough for persistentvolumeclaim %q", class.Name, claim.Name)
-		return
-	}
-	p.reaches = append(p.reaches, scheduler.Volume{Claim: claim.Name, Nodes: nodes})
-}
 
 // bindClaims gives the claims of a Pod that have none their volumes on its node,
 // all or none.
@@ -104,7 +27,7 @@ func (c *cluster) bindClaims(ctx context.Context, unbound []*corev1.PersistentVo
 	left := c.Volumes.All()
 	for _, claim := range unbound {
 		next := claim.DeepCopy()
-		if pv := smallest(claim, left, node); pv != nil {
+		if pv := storage.Smallest(claim, left, node); pv != nil {
 			left = slices.DeleteFunc(left, func(v *corev1.PersistentVolume) bool { return v.Name == pv.Name })
 			taken := pv.DeepCopy()
 			taken.Spec.ClaimRef = referenceTo(claim)
@@ -132,7 +55,7 @@ func (c *cluster) bindClaims(ctx context.Context, unbound []*corev1.PersistentVo
 // volumeFor makes a volume on a node: a folder, which the agent makes when it
 // is mounted. Its name follows from the claim, so a claim has one.
 func (c *cluster) volumeFor(claim *corev1.PersistentVolumeClaim, node *corev1.Node) (*corev1.PersistentVolume, error) {
-	class, ok := c.Classes.Get(types.NamespacedName{Name: classOf(claim)})
+	class, ok := c.Classes.Get(types.NamespacedName{Name: storage.ClassOf(claim)})
 	if !ok || class.Provisioner != v1alpha1.LocalProvisioner {
 		return nil, fmt.Errorf("the volume that was chosen for claim %s on node %s is taken", claim.Name, node.Name)
 	}

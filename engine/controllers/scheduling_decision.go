@@ -11,6 +11,7 @@ import (
 
 	"berth.dev/berth/api/client"
 	"berth.dev/berth/engine/scheduler"
+	"berth.dev/berth/engine/storage"
 )
 
 // refusal is what a Pod that waits is told.
@@ -101,7 +102,7 @@ func (s *scheduling) bind(ctx context.Context, key types.NamespacedName) error {
 	}
 	var err error
 	if exists && pod.UID == a.uid {
-		if err = s.bindClaims(ctx, s.claimsOf(pod).unbound, a.node); apierrors.IsNotFound(err) {
+		if err = s.bindClaims(ctx, storage.Of(s.Cluster, pod).Unbound, a.node); apierrors.IsNotFound(err) {
 			err = apierrors.NewConflict(corev1.Resource("pods"), pod.Name, err) // it is not the Pod that is gone
 		}
 	}

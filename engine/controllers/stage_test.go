@@ -27,7 +27,7 @@ import (
 // stage is a cluster in which controllers take their steps, and see what
 // happens, only when the test says so. The store is a real one.
 type stage struct {
-	*testing.T
+	testing.TB
 	r     *resources.Resources
 	clock *testingclock.FakeClock
 	views *live.Cluster
@@ -35,8 +35,8 @@ type stage struct {
 	step func()
 }
 
-func newStage(t *testing.T) *stage {
-	s := &stage{T: t, clock: testingclock.NewFakeClock(time.Now().Truncate(time.Second))}
+func newStage(t testing.TB) *stage {
+	s := &stage{TB: t, clock: testingclock.NewFakeClock(time.Now().Truncate(time.Second))}
 	s.r = enginetest.Timed(t, s.clock)
 	enginetest.AddNode(t, s.r, "n1", "64", "64Gi")
 	return s
@@ -69,6 +69,7 @@ func (w *stage) see(skip func() bool) {
 	for _, look := range []func(){
 		func() { look(w, w.views.Namespaces, &corev1.NamespaceList{}) },
 		func() { look(w, w.views.Nodes, &corev1.NodeList{}) },
+		func() { look(w, w.views.ReplicaSets, &appsv1.ReplicaSetList{}) },
 		func() { look(w, w.views.Leases, &coordinationv1.LeaseList{}) },
 		func() { look(w, w.views.Revisions, &appsv1.ControllerRevisionList{}) },
 		func() { look(w, w.views.Claims, &corev1.PersistentVolumeClaimList{}) },
@@ -137,7 +138,7 @@ func (w *stage) picture() string {
 	var b strings.Builder
 	for _, list := range []client.ObjectList{
 		&corev1.PodList{}, &batchv1.JobList{}, &batchv1.CronJobList{}, &appsv1.StatefulSetList{}, &appsv1.DaemonSetList{},
-		&appsv1.ControllerRevisionList{}, &corev1.PersistentVolumeClaimList{}, &corev1.NodeList{},
+		&appsv1.ControllerRevisionList{}, &appsv1.ReplicaSetList{}, &corev1.PersistentVolumeClaimList{}, &corev1.NodeList{},
 	} {
 		if err := w.r.List(w.Context(), list, client.ListOptions{}); err != nil {
 			w.Fatal(err)

@@ -25,15 +25,17 @@ func statefulSetKind() schema.GroupVersionKind {
 type statefulSets struct {
 	*cluster
 	*horizons
-	loop *loop
+	templates *templates
+	loop      *loop
 }
 
 func newStatefulSets(c *cluster) *statefulSets {
-	r := &statefulSets{cluster: c, horizons: newHorizons()}
+	r := &statefulSets{cluster: c, horizons: newHorizons(), templates: &templates{known: map[types.UID]templateData{}}}
 	r.loop = newLoop(c, "statefulset", r.reconcile)
 	c.StatefulSets.OnChange(func(old, now *appsv1.StatefulSet) {
 		if now == nil {
 			r.forget(old.UID)
+			r.templates.forget(old.UID)
 			return
 		}
 		r.loop.add(now)
@@ -96,7 +98,7 @@ func (r *statefulSets) reconcile(ctx context.Context, key types.NamespacedName) 
 		return err
 	}
 	o := owner{Object: set, kind: statefulSetKind(), template: &set.Spec.Template, collisions: set.Status.CollisionCount, limit: set.Spec.RevisionHistoryLimit}
-	h := historyOf(o, r.Revisions.OwnedBy(set.UID))
+	h := historyOf(o, r.templates.of(o), r.Revisions.OwnedBy(set.UID))
 	if h.collision {
 		return r.collided(ctx, set)
 	}
@@ -190,7 +192,7 @@ func (r *statefulSets) carryOut(ctx context.Context, set *appsv1.StatefulSet, h 
 		return err
 	}
 	err = tx.Commit(ctx)
-	if h.taken(ctx, r.resources, set, err) {
+	if h.taken(ctx, r.resources, set, set.Spec.Selector, err) {
 		return r.collided(ctx, set)
 	}
 	if err != nil {

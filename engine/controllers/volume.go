@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -14,7 +13,6 @@ import (
 
 	"berth.dev/berth/api/client"
 	"berth.dev/berth/api/v1alpha1"
-	"berth.dev/berth/engine/resources"
 )
 
 // volumes keeps the phase of volumes and carries out their reclaim policy when
@@ -44,24 +42,7 @@ func newVolumes(c *cluster) *volumes {
 
 // Run works until the context ends.
 func (r *volumes) Run(ctx context.Context) error {
-	if err := r.offerClass(ctx); err != nil {
-		return err
-	}
 	return r.loop.run(ctx, r.Volumes, r.Claims)
-}
-
-// offerClass makes the class that is built in, if it is not there. What people
-// make of it stays.
-func (r *volumes) offerClass(ctx context.Context) error {
-	wait, remove, grow := storagev1.VolumeBindingWaitForFirstConsumer, corev1.PersistentVolumeReclaimDelete, true
-	err := r.resources.Create(ctx, &storagev1.StorageClass{
-		ObjectMeta:  metav1.ObjectMeta{Name: v1alpha1.LocalClass, Annotations: map[string]string{resources.DefaultClassAnnotation: "true"}},
-		Provisioner: v1alpha1.LocalProvisioner, VolumeBindingMode: &wait, ReclaimPolicy: &remove, AllowVolumeExpansion: &grow,
-	})
-	if err == nil || apierrors.IsAlreadyExists(err) || ctx.Err() != nil {
-		return nil
-	}
-	return fmt.Errorf("make the storage class %s: %w", v1alpha1.LocalClass, err)
 }
 
 func (r *volumes) reconcile(ctx context.Context, key types.NamespacedName) error {

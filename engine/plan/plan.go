@@ -66,6 +66,8 @@ type Desired struct {
 	// Immutable says why the live object cannot be changed into this one; empty
 	// when it can.
 	Immutable string
+	// Same: the two are known not to differ.
+	Same bool
 	// Wave in which it is written: when what is in lower ones is healthy.
 	Wave int
 }
@@ -150,6 +152,7 @@ func Make(in Input) Plan {
 			p.Steps = append(p.Steps, remove(o, in.Prune))
 		}
 	}
+	p.keepHomes()
 	p.Waves = waves(in.Wanted)
 	slices.SortStableFunc(p.Steps, func(a, b Step) int {
 		return cmp.Or(compareWaves(a, b), cmp.Compare(order(a), order(b)), compareKeys(a.Key, b.Key))
@@ -167,6 +170,25 @@ func Make(in Input) Plan {
 	return p
 }
 
+// keepHomes keeps the Namespaces of what is kept: it would go with them.
+func (p Plan) keepHomes() {
+	in := map[string]Key{}
+	for _, s := range p.Steps {
+		if s.Key.Namespace == "" || s.Action != Keep {
+			continue
+		}
+		if k, ok := in[s.Key.Namespace]; !ok || compareKeys(s.Key, k) < 0 {
+			in[s.Key.Namespace] = s.Key
+		}
+	}
+	for i := range p.Steps {
+		s := &p.Steps[i]
+		if k, ok := in[s.Key.Name]; ok && s.Action == Delete && s.Key.Kind == "Namespace" {
+			s.Action, s.Why = Keep, "it holds "+k.String()+", which stays"
+		}
+	}
+}
+
 func (p Plan) last(k Key) (Step, bool) {
 	if n := len(p.Steps); n > 0 && p.Steps[n-1].Key == k {
 		return p.Steps[n-1], true
@@ -176,6 +198,9 @@ func (p Plan) last(k Key) (Step, bool) {
 
 func compare(d Desired, commit string) (Step, bool) {
 	s := Step{Key: d.Key, Origin: d.Origin, Desired: d.Object, Live: d.Live, Wave: d.Wave}
+	if d.Same {
+		return s, false
+	}
 	if d.Live == nil {
 		mark(d.Object, commit)
 		s.Action = Create

@@ -48,18 +48,28 @@ func (t *Tx) classify(ctx context.Context, c *corev1.PersistentVolumeClaim) erro
 	if err := t.r.List(ctx, &all, client.ListOptions{}); err != nil {
 		return err
 	}
-	var found *storagev1.StorageClass
+	classes := make([]*storagev1.StorageClass, len(all.Items))
 	for i := range all.Items {
-		class := &all.Items[i]
-		// Of several defaults the newest counts.
+		classes[i] = &all.Items[i]
+	}
+	c.Spec.StorageClassName = DefaultClass(classes)
+	return nil
+}
+
+// DefaultClass is the name of the class of claims that name none: of several
+// defaults the newest counts. It is nil when there is none.
+func DefaultClass(classes []*storagev1.StorageClass) *string {
+	var found *storagev1.StorageClass
+	for _, class := range classes {
 		if class.Annotations[DefaultClassAnnotation] == "true" && (found == nil || found.CreationTimestamp.Before(&class.CreationTimestamp)) {
 			found = class
 		}
 	}
-	if found != nil {
-		c.Spec.StorageClassName = &found.Name
+	if found == nil {
+		return nil
 	}
-	return nil
+	name := found.Name
+	return &name
 }
 
 // expandable: a bound claim may grow if its class says so

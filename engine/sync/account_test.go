@@ -95,7 +95,7 @@ func TestWhoMayGrantARole(t *testing.T) {
 	f.push(t, "c1", "", account("king"), refused(`"king" is no role`))
 	f.push(t, "c2", "", account("viewer"), ready())
 	f.change(t, func(s *v1alpha1.SourceSpec) { s.Namespaces = []string{"default"} })
-	f.push(t, "c3", "", account("admin"), refused("a role reaches beyond them"))
+	f.push(t, "c3", "", account("admin"), refused("a role reaches beyond that"))
 }
 
 func TestAPodAndItsAccountInOneCommit(t *testing.T) {

@@ -82,6 +82,55 @@ func BenchmarkApply10000(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
+// manyApps are Deployments with a ConfigMap each.
+func manyApps(n int, value func(int) string) string {
+	docs := make([]string, n)
+	for i := range docs {
+		name := fmt.Sprintf("app%04d", i)
+		docs[i] = fmt.Sprintf(web, 0, "i:"+value(i)) + "---\n" + configMap(name, value(i))
+		docs[i] = strings.Replace(docs[i], "{name: web}", "{name: "+name+"}", 1)
+	}
+	return strings.Join(docs, "---\n")
+}
+
+// BenchmarkOneOfThousand is the plan and the transaction of a commit that changes
+// one of 1,000 apps, beside the decoding of all their YAML, which stands in for
+// the compiler here and is taken off.
+func BenchmarkOneOfThousand(b *testing.B) {
+	f := bare(b)
+	if err := f.Create(b.Context(), &v1alpha1.Source{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}); err != nil {
+		b.Fatal(err)
+	}
+	apply := func(n int) (took, floor time.Duration) {
+		id := fmt.Sprint("c", n)
+		f.remote.push(id, "", manyApps(1_000, func(i int) string {
+			if i == n%1_000 {
+				return fmt.Sprint(n)
+			}
+			return "0"
+		}))
+		began := time.Now()
+		rev, _ := f.remote.Fetch(b.Context(), &v1alpha1.Source{})
+		if _, err := f.remote.Compile(b.Context(), rev, sync.CompileOptions{}); err != nil {
+			b.Fatal(err)
+		}
+		floor = time.Since(began)
+		began = time.Now()
+		f.engine.Pushed("shop", began)
+		f.appliedIn(b, "shop", id)
+		return time.Since(began), floor
+	}
+	apply(0)
+	apply(1)
+	var took, floor time.Duration
+	for n := 2; b.Loop(); n++ {
+		t, fl := apply(n)
+		took, floor = took+t, floor+fl
+	}
+	b.ReportMetric(float64((took-floor).Milliseconds())/float64(b.N), "ms/apply")
+	b.ReportMetric(float64(floor.Milliseconds())/float64(b.N), "ms/decode-yaml")
+}
+
 // BenchmarkHundredSources: one commit to each of 100 Sources of 10 objects, all
 // at once, until all are applied.
 func BenchmarkHundredSources(b *testing.B) {

@@ -183,16 +183,21 @@ func homeless(p plan.Plan, wanted []plan.Desired) []v1alpha1.Diagnostic {
 	return out
 }
 
-// foreign says whether a Namespace would be deleted that holds what the Source
-// does not own: it would go with the Namespace.
+// foreign says whether a Namespace would be deleted that holds what the plan does
+// not delete: it would go with the Namespace.
 func (e *Engine) foreign(ctx context.Context, source string, p plan.Plan) (string, error) {
+	goes := map[plan.Key]bool{}
+	for _, s := range p.Steps {
+		if s.Action == plan.Delete {
+			goes[s.Key] = true
+		}
+	}
 	for _, s := range p.Steps {
 		if s.Action != plan.Delete || s.Key.Kind != "Namespace" {
 			continue
 		}
-		for _, gvk := range Kinds() {
-			row, _ := e.Resources.ByKind(gvk)
-			if !row.Namespaced {
+		for _, row := range e.Resources.All() {
+			if !row.Namespaced || row.ReadOnly || passing(row.Kind) {
 				continue
 			}
 			list, err := e.Resources.Objects(ctx, row, resources.ListRequest{Namespace: s.Key.Name})
@@ -200,13 +205,20 @@ func (e *Engine) foreign(ctx context.Context, source string, p plan.Plan) (strin
 				return "", fmt.Errorf("list what namespace %s holds: %w", s.Key.Name, err)
 			}
 			for _, obj := range list.Objects {
-				if owner, _ := resources.Managed(obj); owner != source && len(obj.GetOwnerReferences()) == 0 && !resources.Standing(obj) {
+				owner, _ := resources.Managed(obj)
+				own := goes[plan.KeyOf(row.GroupVersionKind, obj)] || owner == source && (hookOf(obj) != "" || obj.GetDeletionTimestamp() != nil)
+				if !own && len(obj.GetOwnerReferences()) == 0 && !resources.Standing(obj) {
 					return fmt.Sprintf("would delete namespace %s with what others keep in it, such as %s %s", s.Key.Name, row.Kind, obj.GetName()), nil
 				}
 			}
 		}
 	}
 	return "", nil
+}
+
+// passing: objects of the kind are notes about others, and nobody keeps them.
+func passing(kind string) bool {
+	return kind == "Event" || kind == "Lease" || kind == "ControllerRevision"
 }
 
 // allowsPrune looks for the trailer that approves deletions.

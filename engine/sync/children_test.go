@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -146,4 +147,42 @@ func TestALimitedSourceDeletesNothingOutside(t *testing.T) {
 	if err := f.Get(t.Context(), types.NamespacedName{Namespace: "other", Name: "left"}, &corev1.ConfigMap{}); err != nil {
 		t.Errorf("outside: %v", err)
 	}
+}
+
+// TestAChildThatIsHandedOverKeepsWhatItOwns: its own objects do not go while it
+// waits for the Source that takes it.
+func TestAChildThatIsHandedOverKeepsWhatItOwns(t *testing.T) {
+	f := start(t)
+	f.remote.other("team", "t1", configMap("a", "1"))
+	createSource(t, f)
+	child := strings.Replace(fmt.Sprintf(childSource, "team", ""), "name: team", `name: team, annotations: {berth.dev/hand-over: other}`, 1)
+	keep := configMap("r", "1") + "---\n" + configMap("s", "1") + "---\n" + configMap("u", "1")
+	f.push(t, "c1", "", keep+"---\n"+child, ready())
+	f.awaitSource(t, "team", healthy)
+	out, err := f.engine.Check(t.Context(), f.source(t), f.revision("c2", keep))
+	if err != nil || out.Failed() || out.Plan.Count("delete") != 0 || out.Plan.Count("keep") != 1 {
+		t.Errorf("%v %v\n%s", err, out.Diagnostics, out.Plan.Text())
+	}
+}
+
+// TestTheHooksOfAChildGoWithIt: nobody else would remove their Jobs.
+func TestTheHooksOfAChildGoWithIt(t *testing.T) {
+	f := start(t)
+	f.remote.other("team", "t1", configMap("a", "1")+"---\n"+job("smoke", "post", "works", ""))
+	createSource(t, f)
+	keep := configMap("r", "1") + "---\n" + configMap("s", "1") + "---\n" + configMap("u", "1")
+	f.push(t, "c1", "", keep+"---\n"+fmt.Sprintf(childSource, "team", ""), ready())
+	f.awaitSource(t, "team", healthy)
+	f.push(t, "c2", "Berth-Allow-Prune: true", keep, ready())
+	var jobs batchv1.JobList
+	if err := f.List(t.Context(), &jobs, client.ListOptions{}); err != nil || len(jobs.Items) != 0 && jobs.Items[0].DeletionTimestamp == nil {
+		t.Errorf("%v, %d Jobs are left", err, len(jobs.Items))
+	}
+}
+
+func healthy(s *v1alpha1.Source) string {
+	if s.Status.Healthy == nil {
+		return fmt.Sprint("not healthy: ", s.Status.Conditions)
+	}
+	return ""
 }

@@ -26,7 +26,7 @@ type Comparison struct {
 // compared as Check does it; what depends on a cluster is left out, such as
 // other Sources, room on nodes, and namespaces that are not in the repository.
 func Compare(c Comparison) (plan.Plan, []v1alpha1.Diagnostic) {
-	e := &Engine{Options: Options{Resources: c.Resources, Live: live.New()}}
+	e := &Engine{Options: Options{Resources: c.Resources, Live: live.New()}, steady: newSteady()}
 	was := e.preparation(c.Source, "")
 	for _, m := range c.From.Manifests {
 		was.assume(m)

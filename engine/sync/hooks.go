@@ -19,7 +19,8 @@ import (
 	"berth.dev/berth/engine/plan"
 )
 
-// keptHooks is how many runs of hooks a Source's status remembers.
+// keptHooks is how many runs of hooks a Source's status remembers, and more where
+// one commit has more.
 const keptHooks = 40
 
 // hook is a Job that runs once for a commit. The Job in the cluster has the
@@ -85,7 +86,7 @@ func (e *Engine) hooksOf(src *v1alpha1.Source, commit string, objects []manifest
 			continue
 		}
 		if row, ok := e.Resources.ByKind(m.Object.GroupVersionKind()); ok {
-			if obj, ok := p.typed(m, row); ok {
+			if obj, ok := p.typed(m, row); ok && p.allowed(m, row, obj) {
 				p.hook(m, obj)
 			}
 		}
@@ -198,8 +199,14 @@ func (r *runner) hookRun(commit string, h hook) *v1alpha1.HookRun {
 			return x
 		}
 	}
-	run := v1alpha1.HookRun{Commit: commit, Phase: h.phase, Namespace: h.job.Namespace, Name: h.name}
-	r.status.Hooks = append([]v1alpha1.HookRun{run}, all[:min(len(all), keptHooks-1)]...)
+	next := []v1alpha1.HookRun{{Commit: commit, Phase: h.phase, Namespace: h.job.Namespace, Name: h.name}}
+	for _, x := range all {
+		// One of this commit that was forgotten would run again.
+		if x.Commit == commit || len(next) < keptHooks {
+			next = append(next, x)
+		}
+	}
+	r.status.Hooks = next
 	return &r.status.Hooks[0]
 }
 

@@ -231,3 +231,26 @@ func (c *jobCounter) counts() map[string]int {
 	}
 	return out
 }
+
+// TestManyHooksRunOnceEach: none is forgotten while its commit needs it.
+func TestManyHooksRunOnceEach(t *testing.T) {
+	f := start(t)
+	made := f.countJobs(t)
+	createSource(t, f)
+	const many = 45 // more than are remembered of all commits together
+	body := configMap("a", "1")
+	for i := range many {
+		body += "---\n" + job(fmt.Sprint("h", i), "post", "works", fmt.Sprintf(`, berth.dev/hook-cleanup: succeeded, berth.dev/wave: "%d"`, i%3))
+	}
+	f.push(t, "c1", "", body, ready())
+	f.push(t, "c2", "", configMap("a", "2"), ready())
+	counts := made()
+	for i := range many {
+		if name := fmt.Sprintf("h%d-c1", i); counts[name] != 1 {
+			t.Errorf("%s ran %d times", name, counts[name])
+		}
+	}
+	if n := len(f.source(t).Status.Hooks); n != many {
+		t.Errorf("%d hooks are remembered", n)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	batchv1 "k8s.io/api/batch/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"berth.dev/berth/api/client"
@@ -48,6 +49,16 @@ func (e *Engine) orphaned(limits []*v1alpha1.Source) string {
 	return ""
 }
 
+// unbounded is the Source that one comes out of, over the most that can be on the
+// way: what those beyond may touch is not looked at.
+func unbounded(limits []*v1alpha1.Source) string {
+	parent, ok := resources.Managed(limits[len(limits)-1])
+	if ok && len(limits) == maxDepth && !slices.ContainsFunc(limits, func(s *v1alpha1.Source) bool { return s.Name == parent }) {
+		return parent
+	}
+	return ""
+}
+
 // within: all Sources on the way may touch an object.
 func within(limits []*v1alpha1.Source, key plan.Key) bool {
 	for _, s := range limits {
@@ -55,21 +66,38 @@ func within(limits []*v1alpha1.Source, key plan.Key) bool {
 		if key.Kind == "Namespace" {
 			ns = key.Name
 		}
-		if key.Kind != "Source" && !matches(s.Spec.Namespaces, ns) {
+		if key.Kind != "Source" && !matches(s.Spec.Namespaces, ns) || !holds(s, key.Kind) {
 			return false
 		}
 	}
 	return true
 }
 
-// limited: some Source on the way is limited to some Namespaces.
+// limited: some Source on the way is limited to some Namespaces or kinds.
 func limited(limits []*v1alpha1.Source) *v1alpha1.Source {
 	for _, s := range limits {
-		if len(s.Spec.Namespaces) > 0 {
+		if len(s.Spec.Namespaces) > 0 || len(s.Spec.Kinds) > 0 {
 			return s
 		}
 	}
 	return nil
+}
+
+// bounds are the limits of a Source in words.
+func bounds(s *v1alpha1.Source) string {
+	var out []string
+	if len(s.Spec.Namespaces) > 0 {
+		out = append(out, "touch the namespaces "+strings.Join(s.Spec.Namespaces, ", "))
+	}
+	if len(s.Spec.Kinds) > 0 {
+		out = append(out, "hold the kinds "+strings.Join(s.Spec.Kinds, ", "))
+	}
+	return fmt.Sprintf("Source %s may only %s", s.Name, strings.Join(out, ", and "))
+}
+
+// holds: the Source may hold a kind.
+func holds(s *v1alpha1.Source, kind string) bool {
+	return len(s.Spec.Kinds) == 0 || slices.Contains(s.Spec.Kinds, kind)
 }
 
 // matches: a name is one of those that patterns name. No patterns name all.
@@ -83,8 +111,8 @@ func matches(patterns []string, name string) bool {
 // allowed: each Source on the way may be limited to some kinds and Namespaces.
 func (p *preparation) allowed(m manifest.Manifest, row *resources.Resource, obj client.Object) bool {
 	for _, s := range p.limits {
-		if kinds := s.Spec.Kinds; len(kinds) > 0 && !slices.Contains(kinds, row.Kind) {
-			p.fail(m, "kind", fmt.Sprintf("Source %s may only hold the kinds %s; change spec.kinds of the Source, or move the object to another", s.Name, strings.Join(kinds, ", ")))
+		if !holds(s, row.Kind) {
+			p.fail(m, "kind", fmt.Sprintf("Source %s may only hold the kinds %s; change spec.kinds of the Source, or move the object to another", s.Name, strings.Join(s.Spec.Kinds, ", ")))
 			return false
 		}
 		ns := obj.GetNamespace()
@@ -94,11 +122,17 @@ func (p *preparation) allowed(m manifest.Manifest, row *resources.Resource, obj 
 		case row.Kind == "Source": // it is limited by itself
 			continue
 		}
-		if !matches(s.Spec.Namespaces, ns) {
+		if matches(s.Spec.Namespaces, ns) {
+			continue
+		}
+		if ns == "" {
+			p.fail(m, "kind", fmt.Sprintf("a %s is in no namespace, and Source %s may only touch the namespaces %s; move the object to a Source without spec.namespaces",
+				row.Kind, s.Name, strings.Join(s.Spec.Namespaces, ", ")))
+		} else {
 			p.fail(m, "metadata.namespace", fmt.Sprintf("Source %s may only touch the namespaces %s; change spec.namespaces of the Source, or the namespace here",
 				s.Name, strings.Join(s.Spec.Namespaces, ", ")))
-			return false
 		}
+		return false
 	}
 	return true
 }
@@ -125,8 +159,7 @@ func (p *preparation) child(m manifest.Manifest, obj, live client.Object) bool {
 	}
 	if live != nil {
 		if _, owned := resources.Managed(live); !owned {
-			p.fail(m, "metadata.name", fmt.Sprintf("Source %s is there already and was not made by Source %s, which is limited to the namespaces %s; give it another name",
-				s.Name, p.source.Name, strings.Join(by.Spec.Namespaces, ", ")))
+			p.fail(m, "metadata.name", fmt.Sprintf("Source %s is there already and was not made by Source %s, and %s; give it another name", s.Name, p.source.Name, bounds(by)))
 			return false
 		}
 	}
@@ -180,10 +213,11 @@ func (e *Engine) withChildren(ctx context.Context, owned []plan.Owned, wanted []
 	for i := 0; i < len(out); i++ { // children of children are found on the way
 		s, ok := out[i].Object.(*v1alpha1.Source)
 		a := out[i].Object.GetAnnotations()
-		if !ok || keep[out[i].Key] || !*s.Spec.Prune || a[v1alpha1.AnnotationPrune] == v1alpha1.PruneDisabled || a[v1alpha1.AnnotationAdopted] != "" {
+		stays := a[v1alpha1.AnnotationPrune] == v1alpha1.PruneDisabled || a[v1alpha1.AnnotationAdopted] != "" || a[v1alpha1.AnnotationHandOver] != ""
+		if !ok || keep[out[i].Key] || !*s.Spec.Prune || stays {
 			continue
 		}
-		children, err := e.owned(ctx, s.Name)
+		children, err := e.ownedWithHooks(ctx, s.Name)
 		if err != nil {
 			return nil, err
 		}
@@ -194,4 +228,21 @@ func (e *Engine) withChildren(ctx context.Context, owned []plan.Owned, wanted []
 		}
 	}
 	return out, nil
+}
+
+// ownedWithHooks are the objects of a Source, and the Jobs of its hooks: without
+// the Source nobody removes those.
+func (e *Engine) ownedWithHooks(ctx context.Context, source string) ([]plan.Owned, error) {
+	out, err := e.owned(ctx, source)
+	if err != nil {
+		return nil, err
+	}
+	kind := batchv1.SchemeGroupVersion.WithKind("Job")
+	jobs, err := e.labelled(ctx, source, kind)
+	for _, job := range jobs {
+		if hookOf(job) != "" && job.GetDeletionTimestamp() == nil {
+			out = append(out, plan.Owned{Key: plan.KeyOf(kind, job), Object: job})
+		}
+	}
+	return out, err
 }

@@ -10,6 +10,7 @@ import (
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -43,6 +44,10 @@ type preparation struct {
 	// scaled are the objects whose replicas an autoscaler has.
 	scaled map[plan.Key]bool
 
+	// before are the objects that were found to be as their manifests say, steady
+	// those that are so now.
+	before, steady map[plan.Key]steadyObject
+
 	wanted      []plan.Desired
 	hooks       []hook
 	diagnostics []v1alpha1.Diagnostic
@@ -53,7 +58,8 @@ type preparation struct {
 }
 
 func (e *Engine) preparation(src *v1alpha1.Source, commit string) *preparation {
-	return &preparation{engine: e, source: src, commit: commit, limits: e.limits(src), namespaces: map[string]bool{}}
+	return &preparation{engine: e, source: src, commit: commit, limits: e.limits(src), namespaces: map[string]bool{},
+		before: e.steady.of(src.Name), steady: map[plan.Key]steadyObject{}}
 }
 
 func (e *Engine) prepare(ctx context.Context, src *v1alpha1.Source, commit string, set manifest.Set) (*preparation, error) {
@@ -62,6 +68,13 @@ func (e *Engine) prepare(ctx context.Context, src *v1alpha1.Source, commit strin
 		p.diagnostics = append(p.diagnostics, v1alpha1.Diagnostic{
 			Severity: v1alpha1.SeverityError, Object: "Source/" + src.Name,
 			Message: fmt.Sprintf("comes out of Source %s, which is gone, so it is not known what it may touch; delete this Source, or take the label %s off it: then its own limits hold alone", parent, v1alpha1.LabelSource),
+		})
+		return p, nil
+	}
+	if above := unbounded(p.limits); above != "" {
+		p.diagnostics = append(p.diagnostics, v1alpha1.Diagnostic{
+			Severity: v1alpha1.SeverityError, Object: "Source/" + src.Name,
+			Message: fmt.Sprintf("comes out of Source %s over %d others, and Sources come out of Sources %d deep at most; hold one of those on the way in a Source higher up", above, maxDepth-1, maxDepth),
 		})
 		return p, nil
 	}
@@ -76,6 +89,7 @@ func (e *Engine) prepare(ctx context.Context, src *v1alpha1.Source, commit strin
 			return nil, err
 		}
 	}
+	e.steady.keep(src.Name, p.steady)
 	p.diagnostics = append(p.diagnostics, p.cycles()...)
 	return p, nil
 }
@@ -86,8 +100,11 @@ func (p *preparation) add(ctx context.Context, m manifest.Manifest) error {
 	if !ok {
 		return nil
 	}
-	if !p.allowed(m, row, obj) || !p.grants(m, obj) || !p.namespaceExists(m, row, obj) {
+	if !p.allowed(m, row, obj) || !p.grants(m, obj) {
 		return nil
+	}
+	if there, err := p.namespaceExists(ctx, m, row, obj); !there || err != nil {
+		return err
 	}
 	if hookOf(obj) != "" {
 		p.hook(m, obj)
@@ -107,6 +124,11 @@ func (p *preparation) add(ctx context.Context, m manifest.Manifest) error {
 	if !ok {
 		return nil
 	}
+	as, known := p.engine.steady.describe(p.source, m, live)
+	if key := plan.KeyOf(row.GroupVersionKind, obj); known && p.before[key] == as {
+		p.want(plan.Desired{Key: key, Object: live, Origin: m.Origin, Live: live, Wave: wave, Same: true}, as)
+		return nil
+	}
 	p.label(m, obj, live)
 	if live == nil {
 		if done, err := p.ran(ctx, obj); done || err != nil {
@@ -115,9 +137,19 @@ func (p *preparation) add(ctx context.Context, m manifest.Manifest) error {
 	}
 	d := plan.Desired{Key: plan.KeyOf(row.GroupVersionKind, obj), Object: obj, Origin: m.Origin, Live: live, Wave: wave}
 	if p.validate(m, &d) {
-		p.wanted = append(p.wanted, d)
+		d.Same = known && d.Immutable == "" && equality.Semantic.DeepEqual(d.Live, d.Object)
+		p.want(d, as)
 	}
 	return nil
+}
+
+// want adds an object that has no fault. One that is the same as the live one is
+// remembered as it was described.
+func (p *preparation) want(d plan.Desired, as steadyObject) {
+	p.wanted = append(p.wanted, d)
+	if d.Same {
+		p.steady[d.Key] = as
+	}
 }
 
 // object is a manifest of a kind that can be deployed, in its type.
@@ -128,7 +160,7 @@ func (p *preparation) object(m manifest.Manifest) (client.Object, *resources.Res
 		return nil, nil, false
 	}
 	obj, ok := p.typed(m, row)
-	return obj, row, ok
+	return obj, row, ok && p.unforged(m, obj)
 }
 
 // wave that an object is written in.
@@ -165,8 +197,15 @@ func (p *preparation) fail(m manifest.Manifest, field, message string) {
 	})
 }
 
-// grants checks the role of a ServiceAccount. A role reaches into all Namespaces,
-// so a Source that is limited to some cannot give one.
+func (p *preparation) warn(m manifest.Manifest, field, message string) {
+	p.diagnostics = append(p.diagnostics, v1alpha1.Diagnostic{
+		Severity: v1alpha1.SeverityWarning, Path: m.Origin.Path, Line: int32(m.Origin.Line),
+		Object: m.Object.GetKind() + "/" + m.Object.GetName(), Field: field, Message: message,
+	})
+}
+
+// grants checks the role of a ServiceAccount. A role reaches into all Namespaces
+// and to all kinds, so a Source that is limited to some cannot give one.
 func (p *preparation) grants(m manifest.Manifest, obj client.Object) bool {
 	account, ok := obj.(*corev1.ServiceAccount)
 	role := obj.GetAnnotations()[v1alpha1.AnnotationRole]
@@ -179,27 +218,35 @@ func (p *preparation) grants(m manifest.Manifest, obj client.Object) bool {
 		return false
 	}
 	if by := limited(p.limits); by != nil {
-		p.fail(m, path, fmt.Sprintf("Source %s may only touch the namespaces %s, and a role reaches beyond them; grant it to ServiceAccount %s/%s in a Source without that limit",
-			by.Name, strings.Join(by.Spec.Namespaces, ", "), account.Namespace, account.Name))
+		p.fail(m, path, fmt.Sprintf("%s, and a role reaches beyond that; grant it to ServiceAccount %s/%s in a Source without that limit", bounds(by), account.Namespace, account.Name))
 		return false
 	}
 	return true
 }
 
-func (p *preparation) namespaceExists(m manifest.Manifest, row *resources.Resource, obj client.Object) bool {
+// namespaceExists looks for the Namespace of an object. The view may not have one
+// yet that was made together with the Source.
+func (p *preparation) namespaceExists(ctx context.Context, m manifest.Manifest, row *resources.Resource, obj client.Object) (bool, error) {
 	name := obj.GetNamespace()
 	if !row.Namespaced || p.namespaces[name] {
-		return true
+		return true, nil
 	}
 	ns, ok := p.engine.Live.Namespaces.Get(types.NamespacedName{Name: name})
 	if !ok {
-		p.fail(m, "metadata.namespace", fmt.Sprintf("namespace %s does not exist; add a Namespace object to the repository", name))
-		return false
+		ns = &corev1.Namespace{}
+		err := p.engine.Resources.Get(ctx, types.NamespacedName{Name: name}, ns)
+		if apierrors.IsNotFound(err) {
+			p.fail(m, "metadata.namespace", fmt.Sprintf("namespace %s does not exist; add a Namespace object to the repository", name))
+			return false, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("look for namespace %s: %w", name, err)
+		}
 	}
 	if ns.DeletionTimestamp != nil {
 		p.waits = fmt.Sprintf("namespace %s is being deleted", name)
 	}
-	return true
+	return true, nil
 }
 
 // elsewhere: another Source has the object, and that is as it should be: it was
@@ -256,6 +303,9 @@ func (p *preparation) label(m manifest.Manifest, obj, live client.Object) {
 	l[v1alpha1.LabelSource] = p.source.Name
 	obj.SetLabels(l)
 	a := copied(obj.GetAnnotations())
+	for _, k := range kept() {
+		delete(a, k)
+	}
 	a[v1alpha1.AnnotationOrigin] = m.Origin.String()
 	if live != nil {
 		was := live.GetAnnotations()

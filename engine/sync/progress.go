@@ -11,17 +11,16 @@ import (
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
-	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/utils/ptr"
 
 	"berth.dev/berth/api/client"
 	"berth.dev/berth/api/v1alpha1"
 	"berth.dev/berth/engine/health"
 	"berth.dev/berth/engine/live"
 	"berth.dev/berth/engine/plan"
+	"berth.dev/berth/engine/storage"
 	"berth.dev/berth/engine/strategy"
 )
 
@@ -233,7 +232,10 @@ func (r *runner) conclude(src *v1alpha1.Source) {
 		}
 		message := c.Message
 		if kind == v1alpha1.ConditionCompiled {
-			message = "the newest commit has errors and was not applied: " + message
+			message = r.refusal() + message
+		}
+		if b := r.status.RolledBack; b != nil && r.status.Applied != nil && r.status.Applied.ID == b.To {
+			message = rolledBack(b) + "; and " + message
 		}
 		r.condition(src, v1alpha1.ConditionReady, c.Status, c.Reason, message)
 		return
@@ -250,6 +252,15 @@ func (r *runner) conclude(src *v1alpha1.Source) {
 	if r.status.Applied != nil {
 		r.condition(src, v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonSucceeded, "")
 	}
+}
+
+// refusal begins what is said of a commit with errors, which may be applied: what
+// it needs from others can go, and its limits can become narrower.
+func (r *runner) refusal() string {
+	if r.status.Applied != nil && r.current() {
+		return "the newest commit was applied, and has errors by now: "
+	}
+	return "the newest commit has errors and was not applied: "
 }
 
 // suspended says by whom and why, if that is known, and how to go on.
@@ -322,9 +333,8 @@ func (e *Engine) assess(source string, expected map[plan.Key]int64, only func(cl
 		out.count(pods, int(d.Status.DesiredNumberScheduled))
 	}
 	for _, c := range ofSource(e.Live.Claims.All(), source, only) {
-		class, ok := e.Live.Classes.Get(types.NamespacedName{Name: ptr.Deref(c.Spec.StorageClassName, "")})
-		waits := ok && (class.Provisioner == v1alpha1.LocalProvisioner || ptr.Deref(class.VolumeBindingMode, "") == storagev1.VolumeBindingWaitForFirstConsumer)
-		note(health.Claim(c, waits), plan.KeyOf(corev1.SchemeGroupVersion.WithKind("PersistentVolumeClaim"), c).String())
+		class, ok := e.Live.Classes.Get(types.NamespacedName{Name: storage.ClassOf(c)})
+		note(health.Claim(c, ok && storage.WaitsForPod(class)), plan.KeyOf(corev1.SchemeGroupVersion.WithKind("PersistentVolumeClaim"), c).String())
 	}
 	for _, a := range ofSource(e.Live.Autoscalers.All(), source, only) {
 		key := plan.KeyOf(autoscalerKind(), a)

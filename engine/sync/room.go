@@ -14,6 +14,7 @@ import (
 	"berth.dev/berth/api/client"
 	"berth.dev/berth/engine/plan"
 	"berth.dev/berth/engine/scheduler"
+	"berth.dev/berth/engine/storage"
 )
 
 // maxLooks bounds how often a node is looked at for one plan.
@@ -38,7 +39,7 @@ var _ plan.Room = (*room)(nil)
 
 // room is nil until it is known what there is.
 func (e *Engine) room() plan.Room {
-	for _, v := range []interface{ Ready() <-chan struct{} }{e.Live.Nodes, e.Live.Namespaces, e.Live.Pods, e.Live.ReplicaSets} {
+	for _, v := range []interface{ Ready() <-chan struct{} }{e.Live.Nodes, e.Live.Namespaces, e.Live.Pods, e.Live.ReplicaSets, e.Live.Claims, e.Live.Volumes, e.Live.Classes} {
 		select {
 		case <-v.Ready():
 		default:
@@ -127,9 +128,11 @@ func (r *room) Place(p *corev1.Pod) (why string, ended []string, known bool) {
 		r.put(r.complete, p.Spec.NodeName)
 		return "", nil, true
 	}
-	d := r.cluster.Decide(scheduler.Pod{Pod: r.complete})
+	// A claim that the plan makes first is no bar.
+	pod := scheduler.Pod{Pod: r.complete, Volumes: storage.Of(r.engine.Live, r.complete).Reaches}
+	d := r.cluster.Decide(pod)
 	if d.Node == "" {
-		made := r.cluster.Preempt(scheduler.Pod{Pod: r.complete}, scheduler.Budgets(r.engine.Live.Budgets.All()))
+		made := r.cluster.Preempt(pod, scheduler.Budgets(r.engine.Live.Budgets.All()))
 		if made.Node == "" {
 			return d.Message, nil, true
 		}

@@ -5,10 +5,13 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"berth.dev/berth/api/client"
 	"berth.dev/berth/engine/enginetest"
 )
 
@@ -74,4 +77,40 @@ func TestAPlanSaysWhichPodsFit(t *testing.T) {
 	if !strings.HasPrefix(got, "starts 1 pod; preempts pod default/web-") || !strings.HasSuffix(got, " of lower priority") {
 		t.Errorf("got %s", got)
 	}
+}
+
+// TestAPlanKnowsWhereTheVolumeOfAClaimIs: a Pod that mounts a bound claim can run
+// on the volume's node alone.
+func TestAPlanKnowsWhereTheVolumeOfAClaimIs(t *testing.T) {
+	f := start(t)
+	createSource(t, f)
+	pv := &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "far"}}
+	pv.Spec.Capacity = corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}
+	pv.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}
+	pv.Spec.Local = &corev1.LocalVolumeSource{Path: "/mnt/far"}
+	pv.Spec.NodeAffinity = &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{
+		MatchExpressions: []corev1.NodeSelectorRequirement{{Key: corev1.LabelHostname, Operator: corev1.NodeSelectorOpIn, Values: []string{"elsewhere"}}},
+	}}}}
+	none := ""
+	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "data"}}
+	claim.Spec.AccessModes, claim.Spec.StorageClassName, claim.Spec.VolumeName = pv.Spec.AccessModes, &none, "far"
+	claim.Spec.Resources.Requests = pv.Spec.Capacity
+	for _, o := range []client.Object{pv, claim} {
+		if err := f.Create(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	body := strings.Replace(fmt.Sprintf(sized, 1, "{}", "v1", "requests"), "      containers:",
+		"      volumes: [{name: d, persistentVolumeClaim: {claimName: data}}]\n      containers:", 1)
+	enginetest.Eventually(t, wait, func() string {
+		out, err := f.engine.Check(t.Context(), f.source(t), f.revision("next", body))
+		if err != nil || out.Failed() || len(out.Plan.Steps) != 1 {
+			return fmt.Sprintf("%v %v", err, out.Diagnostics)
+		}
+		const want = "starts 1 pod; 0 of 1 new pod fits: 0/1 nodes fit: 1 cannot reach the volume of claim data"
+		if got := strings.Join(out.Plan.Steps[0].Effects, "; "); got != want {
+			return "got " + got
+		}
+		return ""
+	})
 }

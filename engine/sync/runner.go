@@ -28,6 +28,10 @@ const (
 	// driftEvery is how many passes over an applied commit go by between two
 	// looks at whether the cluster still holds what it says.
 	driftEvery = 10
+	// restAfter is how long a look at the health may take without a rest after it,
+	// restMax the longest rest.
+	restAfter = 2 * time.Millisecond
+	restMax   = 300 * time.Millisecond
 )
 
 // runner is the loop of one Source. Its fields belong to its goroutine, but for
@@ -39,6 +43,11 @@ type runner struct {
 	woken   chan struct{}
 	changed chan struct{}
 	gone    chan struct{}
+	// former is the loop of a Source of the same name that was deleted; nil when
+	// that has ended.
+	former *runner
+	// ended is closed when the loop is over.
+	ended chan struct{}
 	// recheck makes the next pass look whether the cluster holds what was applied.
 	recheck atomic.Bool
 
@@ -75,8 +84,21 @@ func newRunner(e *Engine, name string) *runner {
 	return &runner{
 		engine: e, name: name,
 		woken: make(chan struct{}, 1), changed: make(chan struct{}, 1), gone: make(chan struct{}),
+		ended:    make(chan struct{}),
 		expected: map[plan.Key]int64{},
 	}
+}
+
+// inTurn runs the loop when that of the former Source of its name has ended: what
+// that one drops at its end would be this one's.
+func (r *runner) inTurn(ctx context.Context) {
+	defer r.engine.left(r)
+	defer close(r.ended)
+	if r.former != nil {
+		<-r.former.ended // it ends with its pass, for it was told so, or with the context
+		r.former = nil
+	}
+	r.run(ctx)
 }
 
 // wake asks for a pass; several requests become one.
@@ -113,6 +135,10 @@ func (r *runner) run(ctx context.Context) {
 		}
 	}()
 	first := true
+	// A look goes over all objects of the Source: while thousands of Pods change,
+	// it takes a share of the time and no more.
+	changed := r.changed
+	var rested <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -121,12 +147,20 @@ func (r *runner) run(ctx context.Context) {
 			return
 		case <-r.woken:
 		case <-poll.C():
-		case <-r.changed:
+		case <-rested:
+			changed, rested = r.changed, nil
+			continue
+		case <-changed:
 			src, ok := r.source()
 			if !ok || first {
 				continue
 			}
-			if r.look(ctx, src); !r.waveReady() && !r.hookEnded() {
+			began := time.Now()
+			r.look(ctx, src)
+			if took := time.Since(began); took > restAfter {
+				changed, rested = nil, r.engine.Clock.After(min(3*took, restMax))
+			}
+			if !r.waveReady() && !r.hookEnded() {
 				continue
 			}
 		}
@@ -259,15 +293,18 @@ func backOff(wait time.Duration, failures int) time.Duration {
 // one server at the same moment.
 func jittered(d time.Duration) time.Duration { return d + rand.N(d/10+1) }
 
-// settled: the target was applied under this specification already.
+// settled: the target was applied under this specification already, and nothing
+// was found since that would keep it from being applied now.
 func (r *runner) settled(src *v1alpha1.Source, newest string, t *target) bool {
 	s := &r.status
-	return r.observed() == newest && s.Applied != nil && s.Applied.ID == t.rev.Commit && r.appliedSpec(src.Generation)
+	return !meta.IsStatusConditionFalse(s.Conditions, v1alpha1.ConditionCompiled) && r.observed() == newest && s.Applied != nil && s.Applied.ID == t.rev.Commit && r.appliedSpec(src.Generation)
 }
 
 // drifted looks, in the first pass and then in every tenth, whether what was
-// applied is still there: a process may have ended between the apply and its
-// status, and the Namespace of an object may have been deleted under it.
+// applied is still there, and may still be: a process may have ended between the
+// apply and its status, the Namespace of an object may have been deleted under it,
+// and the limits of the Sources above may have become narrower. Applying it again
+// mends that, or says why it cannot be.
 func (r *runner) drifted(ctx context.Context, src *v1alpha1.Source, t *target) bool {
 	if r.recheck.Swap(false) {
 		r.settledPasses = 0
@@ -277,7 +314,7 @@ func (r *runner) drifted(ctx context.Context, src *v1alpha1.Source, t *target) b
 		return false
 	}
 	out, err := t.check(ctx, r.engine, src)
-	return err == nil && !out.Failed() && !out.Plan.Empty()
+	return err == nil && (out.Failed() || !out.Plan.Empty())
 }
 
 // appliedSpec: the last apply went well, and was made under this specification.
@@ -358,7 +395,6 @@ func (r *runner) apply(ctx context.Context, src *v1alpha1.Source, t *target) (ag
 		}
 		if out.Waits != "" {
 			r.condition(src, v1alpha1.ConditionApplied, metav1.ConditionFalse, v1alpha1.ReasonProgressing, "waits: "+out.Waits)
-			r.failures = 0 // what is waited for is under way: look often
 			return true
 		}
 		if r.wakeAt = out.Later.At; out.Later.Reason != "" && r.midway != t.rev.Commit {

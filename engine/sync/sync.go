@@ -82,7 +82,10 @@ type Engine struct {
 	events *event.Recorder
 
 	mu      gosync.Mutex
+	steady  *steady
 	runners map[string]*runner
+	// leaving are the loops of Sources that are gone, until they have ended.
+	leaving map[string]*runner
 	// fresh are runners that wait to be started, which started says.
 	fresh   []*runner
 	started chan struct{}
@@ -97,8 +100,10 @@ func NewChecker(o Options) *Engine {
 		Options: o,
 		events:  &event.Recorder{Client: o.Resources, Component: "berth-sync", Clock: o.Clock, Log: o.Log},
 		runners: map[string]*runner{},
+		leaving: map[string]*runner{},
 		started: make(chan struct{}, 1),
 		pushed:  map[string]time.Time{},
+		steady:  newSteady(),
 	}
 }
 
@@ -112,7 +117,8 @@ func New(o Options) *Engine {
 
 // Run works until the context ends.
 func (e *Engine) Run(ctx context.Context) error {
-	if !live.Synced(ctx, e.Live.Sources, e.Live.Namespaces, e.Live.Deployments, e.Live.ReplicaSets, e.Live.Jobs, e.Live.Pods, e.Live.Autoscalers) {
+	if !live.Synced(ctx, e.Live.Sources, e.Live.Namespaces, e.Live.Deployments, e.Live.ReplicaSets, e.Live.StatefulSets, e.Live.DaemonSets,
+		e.Live.Jobs, e.Live.Claims, e.Live.Classes, e.Live.Pods, e.Live.Autoscalers, e.Live.Controllers) {
 		return nil
 	}
 	g, ctx := errgroup.WithContext(ctx)
@@ -123,7 +129,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		case <-e.started:
 			for _, r := range e.takeFresh() {
 				g.Go(func() error {
-					r.run(ctx)
+					r.inTurn(ctx)
 					return nil
 				})
 			}
@@ -139,8 +145,10 @@ func (e *Engine) sourceChanged(old, now *v1alpha1.Source) {
 		if r := e.runners[old.Name]; r != nil {
 			close(r.gone)
 			delete(e.runners, old.Name)
+			e.leaving[old.Name] = r
 		}
 		delete(e.pushed, old.Name)
+		e.steady.keep(old.Name, nil)
 		// What it has left behind may be another's now.
 		for _, r := range e.runners {
 			r.recheck.Store(true)
@@ -150,6 +158,9 @@ func (e *Engine) sourceChanged(old, now *v1alpha1.Source) {
 	}
 	if old == nil || readiness(old) != readiness(now) {
 		e.wakeDependents(now.Name)
+	}
+	if old != nil && old.Generation != now.Generation {
+		e.recheckBelow(now)
 	}
 	r := e.runner(now.Name)
 	if old == nil || old.Generation != now.Generation || asked(old) != asked(now) {
@@ -172,6 +183,23 @@ func (e *Engine) wakeDependents(name string) {
 	}
 }
 
+// recheckBelow looks again at the Sources that come out of one: its limits are
+// theirs.
+func (e *Engine) recheckBelow(src *v1alpha1.Source) {
+	for _, s := range e.Live.Sources.All() {
+		if !slices.ContainsFunc(e.limits(s)[1:], func(above *v1alpha1.Source) bool { return above.Name == src.Name }) {
+			continue
+		}
+		e.mu.Lock()
+		r := e.runners[s.Name]
+		e.mu.Unlock()
+		if r != nil {
+			r.recheck.Store(true)
+			r.wake()
+		}
+	}
+}
+
 // asked are the annotations with which people ask for a pass.
 func asked(s *v1alpha1.Source) [4]string {
 	a := s.Annotations
@@ -184,12 +212,22 @@ func (e *Engine) runner(name string) *runner {
 	r := e.runners[name]
 	if r == nil {
 		r = newRunner(e, name)
+		r.former = e.leaving[name]
 		e.runners[name] = r
 		// Never a wait here: the views call this, and Run waits for the views.
 		e.fresh = append(e.fresh, r)
 		signal(e.started)
 	}
 	return r
+}
+
+// left forgets a loop that has ended.
+func (e *Engine) left(r *runner) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.leaving[r.name] == r {
+		delete(e.leaving, r.name)
+	}
 }
 
 func (e *Engine) takeFresh() []*runner {

@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -35,6 +38,10 @@ func gather(views *live.Cluster, source string) owned {
 	for _, s := range o.StatefulSets {
 		o.Pods = append(o.Pods, views.Pods.OwnedBy(s.UID)...)
 	}
+	o.Claims = labelled(views.Claims.All(), source)
+	for _, s := range o.StatefulSets {
+		o.Claims = append(o.Claims, claimsOf(views, s)...)
+	}
 	o.DaemonSets = labelled(views.DaemonSets.All(), source)
 	for _, d := range o.DaemonSets {
 		o.Pods = append(o.Pods, views.Pods.OwnedBy(d.UID)...)
@@ -59,6 +66,20 @@ func gather(views *live.Cluster, source string) owned {
 	o.Autoscalers = labelled(views.Autoscalers.All(), source)
 	o.Namespaces = labelled(views.Namespaces.All(), source)
 	return o
+}
+
+// claimsOf are the claims that a StatefulSet made, by their names.
+func claimsOf(views *live.Cluster, s *appsv1.StatefulSet) []*corev1.PersistentVolumeClaim {
+	var out []*corev1.PersistentVolumeClaim
+	for _, t := range s.Spec.VolumeClaimTemplates {
+		for _, c := range views.Claims.InNamespace(s.Namespace) {
+			number, ok := strings.CutPrefix(c.Name, t.Name+"-"+s.Name+"-")
+			if _, err := strconv.Atoi(number); ok && err == nil && c.Labels[v1alpha1.LabelSource] == "" {
+				out = append(out, c)
+			}
+		}
+	}
+	return out
 }
 
 func labelled[T client.Object](all []T, source string) []T {

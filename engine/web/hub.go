@@ -2,6 +2,7 @@ package web
 
 import (
 	"cmp"
+	"slices"
 	"sync"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -46,6 +47,7 @@ func newHub(views *live.Cluster) *hub {
 	views.Controllers.OnChange(func(old, now *corev1.ReplicationController) { h.touched(cmp.Or(now, old), false) })
 	views.StatefulSets.OnChange(func(old, now *appsv1.StatefulSet) { h.touched(cmp.Or(now, old), false) })
 	views.DaemonSets.OnChange(func(old, now *appsv1.DaemonSet) { h.touched(cmp.Or(now, old), false) })
+	views.Claims.OnChange(func(old, now *corev1.PersistentVolumeClaim) { h.claimTouched(cmp.Or(now, old)) })
 	views.CronJobs.OnChange(func(old, now *batchv1.CronJob) { h.touched(cmp.Or(now, old), false) })
 	views.Jobs.OnChange(func(old, now *batchv1.Job) { h.touched(cmp.Or(now, old), false) })
 	views.Autoscalers.OnChange(func(old, now *autoscalingv2.HorizontalPodAutoscaler) { h.touched(cmp.Or(now, old), false) })
@@ -115,6 +117,16 @@ func (h *hub) sliceTouched(s *discoveryv1.EndpointSlice) {
 	key.Name = s.Labels[discoveryv1.LabelServiceName]
 	if svc, ok := h.views.Services.Get(key); ok {
 		h.touched(svc, false)
+	}
+}
+
+// claimTouched: a claim is its Source's, or that of the StatefulSet that made it.
+func (h *hub) claimTouched(c *corev1.PersistentVolumeClaim) {
+	h.touched(c, false)
+	for _, s := range h.views.StatefulSets.InNamespace(c.Namespace) {
+		if slices.ContainsFunc(claimsOf(h.views, s), func(o *corev1.PersistentVolumeClaim) bool { return o.Name == c.Name }) {
+			h.touched(s, false)
+		}
 	}
 }
 

@@ -35,6 +35,7 @@ type owned struct {
 	Jobs         []*batchv1.Job
 	Autoscalers  []*autoscalingv2.HorizontalPodAutoscaler
 	Pods         []*corev1.Pod
+	Claims       []*corev1.PersistentVolumeClaim
 	Services     []*corev1.Service
 	Slices       []*discoveryv1.EndpointSlice
 	Namespaces   []*corev1.Namespace
@@ -129,6 +130,7 @@ func (o owned) uids(source types.UID) map[types.UID]bool {
 	note(out, o.StatefulSets)
 	note(out, o.DaemonSets)
 	note(out, o.CronJobs)
+	note(out, o.Claims)
 	note(out, o.Jobs)
 	note(out, o.Autoscalers)
 	note(out, o.Pods)
@@ -154,12 +156,16 @@ func groups(o owned) []group {
 	sorted(o.StatefulSets)
 	sorted(o.DaemonSets)
 	sorted(o.CronJobs)
+	sorted(o.Claims)
 	sorted(o.Jobs)
 	sorted(o.Autoscalers)
 	sorted(o.Pods)
 	sorted(o.Services)
 	sorted(o.Namespaces)
-	var workloads, services, config, namespaces []item
+	var workloads, services, storage, config, namespaces []item
+	for _, c := range o.Claims {
+		storage = append(storage, claimItem(c))
+	}
 	for _, d := range o.Deployments {
 		workloads = append(workloads, deploymentItem(d, o))
 	}
@@ -212,7 +218,7 @@ func groups(o owned) []group {
 		namespaces = append(namespaces, i)
 	}
 	var out []group
-	for _, g := range []group{{"Workloads", workloads}, {"Services", services}, {"Configuration", config}, {"Namespaces", namespaces}} {
+	for _, g := range []group{{"Workloads", workloads}, {"Services", services}, {"Storage", storage}, {"Configuration", config}, {"Namespaces", namespaces}} {
 		if len(g.Items) > 0 {
 			out = append(out, g)
 		}
@@ -297,6 +303,22 @@ func daemonSetItem(d *appsv1.DaemonSet, o owned) item {
 	i.fact("nodes", fmt.Sprintf("%d of %d ready", d.Status.NumberReady, d.Status.DesiredNumberScheduled))
 	i.pods(pods)
 	return i.with(health.DaemonSet(d, pods))
+}
+
+// claimItem says how large a claim is, and where it is kept. One that nobody
+// mounts yet waits for that: it is not ill.
+func claimItem(c *corev1.PersistentVolumeClaim) item {
+	i := itemOf("PersistentVolumeClaim", c)
+	size := c.Status.Capacity[corev1.ResourceStorage]
+	if size.IsZero() {
+		size = c.Spec.Resources.Requests[corev1.ResourceStorage]
+	}
+	i.fact("size", size.String())
+	if c.Spec.StorageClassName != nil {
+		i.fact("class", *c.Spec.StorageClassName)
+	}
+	i.code("volume", c.Spec.VolumeName)
+	return i.with(health.Claim(c, true))
 }
 
 // cronJobItem shows the Jobs that run and those that failed; the others are folded.

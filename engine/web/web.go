@@ -111,7 +111,7 @@ func (p *page) synced(h userHandler) userHandler {
 		ctx, cancel := context.WithTimeout(r.Context(), syncWait)
 		defer cancel()
 		v := p.Live
-		if !live.Synced(ctx, v.Sources, v.Nodes, v.Namespaces, v.Pods, v.Services, v.EndpointSlices, v.Deployments, v.ReplicaSets, v.StatefulSets, v.DaemonSets, v.CronJobs, v.Jobs) {
+		if !live.Synced(ctx, v.Sources, v.Nodes, v.Namespaces, v.Pods, v.Services, v.EndpointSlices, v.Deployments, v.ReplicaSets, v.StatefulSets, v.DaemonSets, v.CronJobs, v.Claims, v.Jobs) {
 			w.Header().Set("Retry-After", "1")
 			http.Error(w, "Berth is starting; try again in a moment", http.StatusServiceUnavailable)
 			return

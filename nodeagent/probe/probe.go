@@ -1,5 +1,5 @@
-// Package probe asks a container whether it is well: by a request over HTTP, a
-// TCP connection, or a command inside it. It holds no state and decides nothing.
+// Package probe asks a container whether it is well: by a request over HTTP or
+// gRPC, a TCP connection, or a command inside it. It holds no state and decides nothing.
 package probe
 
 import (
@@ -44,7 +44,7 @@ func Check(ctx context.Context, h corev1.ProbeHandler, t Target, timeout time.Du
 	case h.TCPSocket != nil:
 		message, err = tcp(ctx, h.TCPSocket, t)
 	case h.GRPC != nil:
-		err = errors.New("gRPC probes are not carried out yet: use tcpSocket, httpGet or exec")
+		message, err = callGRPC(ctx, h.GRPC, t)
 	default:
 		err = errors.New("the probe asks nothing")
 	}

@@ -1,4 +1,6 @@
-package controllers
+// Package storage knows which volume a claim can have, and what the claims of a
+// Pod mean for where it runs. It reads the views of the cluster and writes nothing.
+package storage
 
 import (
 	"cmp"
@@ -10,14 +12,14 @@ import (
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 )
 
-// unfit says why a volume cannot serve a claim, "" when it can. It is a verb
+// Unfit says why a volume cannot serve a claim, "" when it can. It is a verb
 // phrase about the volume (k8s.io/kubernetes/pkg/controller/volume/persistentvolume).
-func unfit(c *corev1.PersistentVolumeClaim, pv *corev1.PersistentVolume) string {
+func Unfit(c *corev1.PersistentVolumeClaim, pv *corev1.PersistentVolume) string {
 	want, have := c.Spec.Resources.Requests[corev1.ResourceStorage], pv.Spec.Capacity[corev1.ResourceStorage]
 	switch {
 	case pv.DeletionTimestamp != nil:
 		return "is being deleted"
-	case pv.Spec.StorageClassName != classOf(c):
+	case pv.Spec.StorageClassName != ClassOf(c):
 		return "is of another storage class"
 	case have.Cmp(want) < 0:
 		return "is too small"
@@ -51,21 +53,21 @@ func free(c *corev1.PersistentVolumeClaim, pv *corev1.PersistentVolume) bool {
 	return ref == nil || ref.UID == "" && ref.Namespace == c.Namespace && ref.Name == c.Name || ref.UID == c.UID
 }
 
-// candidates are the volumes that a claim could have.
-func candidates(c *corev1.PersistentVolumeClaim, all []*corev1.PersistentVolume) []*corev1.PersistentVolume {
+// Candidates are the volumes that a claim could have.
+func Candidates(c *corev1.PersistentVolumeClaim, all []*corev1.PersistentVolume) []*corev1.PersistentVolume {
 	var out []*corev1.PersistentVolume
 	for _, pv := range all {
-		if free(c, pv) && unfit(c, pv) == "" {
+		if free(c, pv) && Unfit(c, pv) == "" {
 			out = append(out, pv)
 		}
 	}
 	return out
 }
 
-// smallest is the best volume for a claim: one that was set aside for it, then
+// Smallest is the best volume for a claim: one that was set aside for it, then
 // the smallest that a node reaches, if one is given; nil for none.
-func smallest(c *corev1.PersistentVolumeClaim, all []*corev1.PersistentVolume, node *corev1.Node) *corev1.PersistentVolume {
-	fitting := slices.DeleteFunc(candidates(c, all), func(pv *corev1.PersistentVolume) bool { return node != nil && !reaches(node, pv) })
+func Smallest(c *corev1.PersistentVolumeClaim, all []*corev1.PersistentVolume, node *corev1.Node) *corev1.PersistentVolume {
+	fitting := slices.DeleteFunc(Candidates(c, all), func(pv *corev1.PersistentVolume) bool { return node != nil && !Reaches(node, pv) })
 	if len(fitting) == 0 {
 		return nil
 	}
@@ -78,11 +80,18 @@ func smallest(c *corev1.PersistentVolumeClaim, all []*corev1.PersistentVolume, n
 	})
 }
 
-// reaches: the node is one of those that a volume can be mounted on.
-func reaches(node *corev1.Node, pv *corev1.PersistentVolume) bool {
+// Reaches: the node is one of those that a volume can be mounted on.
+func Reaches(node *corev1.Node, pv *corev1.PersistentVolume) bool {
 	if pv.Spec.NodeAffinity == nil || pv.Spec.NodeAffinity.Required == nil {
 		return true
 	}
 	ok, err := nodeaffinity.NewLazyErrorNodeSelector(pv.Spec.NodeAffinity.Required).Match(node)
 	return err == nil && ok
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }

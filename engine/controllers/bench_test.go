@@ -1,0 +1,129 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
+
+	"berth.dev/berth/engine/enginetest"
+	"berth.dev/berth/engine/live"
+)
+
+// BenchmarkUnchanged is a reconcile of an object with 10 Pods that is as it
+// should be: nothing is written, and next to nothing is allocated.
+func BenchmarkUnchanged(b *testing.B) {
+	key := types.NamespacedName{Namespace: "default", Name: "o"}
+	labels := map[string]string{"app": "o"}
+	template := corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
+	meta := metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}
+	selector := &metav1.LabelSelector{MatchLabels: labels}
+	n := int32(10)
+	for name, run := range map[string]func(*stage) (func(context.Context, types.NamespacedName) error, error){
+		"ReplicaSet": func(s *stage) (func(context.Context, types.NamespacedName) error, error) {
+			c := newReplicaSets(s.begin())
+			s.Cleanup(c.loop.queue.ShutDown)
+			return c.reconcile, s.r.Create(context.Background(), &appsv1.ReplicaSet{ObjectMeta: meta, Spec: appsv1.ReplicaSetSpec{Replicas: &n, Selector: selector, Template: template}})
+		},
+		"StatefulSet": func(s *stage) (func(context.Context, types.NamespacedName) error, error) {
+			c := newStatefulSets(s.begin())
+			s.Cleanup(c.loop.queue.ShutDown)
+			return c.reconcile, s.r.Create(context.Background(), &appsv1.StatefulSet{ObjectMeta: meta, Spec: appsv1.StatefulSetSpec{
+				Replicas: &n, Selector: selector, Template: template, PodManagementPolicy: appsv1.ParallelPodManagement,
+			}})
+		},
+		"Job": func(s *stage) (func(context.Context, types.NamespacedName) error, error) {
+			c := newJobs(s.begin())
+			s.Cleanup(c.loop.queue.ShutDown)
+			s.Cleanup(c.orphans.queue.ShutDown)
+			job := &batchv1.Job{ObjectMeta: meta, Spec: batchv1.JobSpec{Parallelism: &n, Completions: &n, Template: template}}
+			job.Spec.Template.Spec.RestartPolicy = corev1.RestartPolicyNever
+			return c.reconcile, s.r.Create(context.Background(), job)
+		},
+	} {
+		b.Run(name, func(b *testing.B) {
+			s := newStage(b)
+			reconcile, err := run(s)
+			if err != nil {
+				b.Fatal(err)
+			}
+			s.step = func() {
+				if err := reconcile(b.Context(), key); err != nil {
+					b.Log(err)
+				}
+			}
+			s.settle()
+			for _, p := range s.pods() {
+				if err := s.r.Bind(b.Context(), types.NamespacedName{Namespace: p.Namespace, Name: p.Name}, p.UID, "n1"); err != nil {
+					b.Fatal(err)
+				}
+			}
+			for _, p := range s.pods() {
+				s.run(p)
+			}
+			s.settle()
+			if len(s.pods()) != int(n) {
+				b.Fatal(fmt.Sprint(len(s.pods())), " pods")
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := reconcile(b.Context(), key); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkThousandReplicas is a Deployment that is scaled from 1 to 1,000, from
+// the write to the last Pod in the store. Scaling down again would need nodes.
+func BenchmarkThousandReplicas(b *testing.B) {
+	r := enginetest.Resources(b)
+	enginetest.AddNode(b, r, "n1", "640", "640Gi")
+	views := live.New()
+	enginetest.Go(b, New(Options{Resources: r, Live: views, Clock: clock.RealClock{}, Log: enginetest.Log(b)}).Run)
+	enginetest.Go(b, func(ctx context.Context) error { return views.Run(ctx, r) })
+	labels := map[string]string{"app": "o"}
+	n := int32(1)
+	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "o"}, Spec: appsv1.DeploymentSpec{
+		Replicas: &n, Selector: &metav1.LabelSelector{MatchLabels: labels},
+		Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}}},
+	}}
+	if err := r.Create(b.Context(), d); err != nil {
+		b.Fatal(err)
+	}
+	scale := func(to int32) time.Duration {
+		began := time.Now()
+		for {
+			var now appsv1.Deployment
+			if err := r.Get(b.Context(), types.NamespacedName{Namespace: "default", Name: "o"}, &now); err != nil {
+				b.Fatal(err)
+			}
+			now.Spec.Replicas = &to
+			if r.Update(b.Context(), &now) == nil {
+				break
+			}
+		}
+		for {
+			if len(views.Pods.InNamespace("default")) == int(to) {
+				return time.Since(began)
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	enginetest.Eventually(b, 10*time.Second, func() string {
+		if len(views.Pods.InNamespace("default")) != 1 {
+			return "no pod yet"
+		}
+		return ""
+	})
+	// Once: nobody is there to end the Pods again.
+	b.ReportMetric(float64(scale(1000).Milliseconds()), "ms/1-to-1000")
+}

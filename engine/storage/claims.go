@@ -1,0 +1,131 @@
+package storage
+
+import (
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"berth.dev/berth/api/v1alpha1"
+	"berth.dev/berth/engine/live"
+	"berth.dev/berth/engine/scheduler"
+)
+
+// Claims are the claims of a Pod as the scheduler needs them.
+type Claims struct {
+	// Reaches are those that bind the Pod to certain nodes.
+	Reaches []scheduler.Volume
+	// Unbound get their volume with the Pod's node.
+	Unbound []*corev1.PersistentVolumeClaim
+	// Waits says why the Pod cannot have a node yet, empty if it can.
+	Waits string
+}
+
+// Of looks at the claims of a Pod.
+func Of(c *live.Cluster, pod *corev1.Pod) Claims {
+	var out Claims
+	for _, name := range ClaimsIn(pod) {
+		claim, ok := c.Claims.Get(types.NamespacedName{Namespace: pod.Namespace, Name: name})
+		switch {
+		case !ok:
+			out.Waits = fmt.Sprintf("persistentvolumeclaim %q not found", name)
+		case claim.DeletionTimestamp != nil:
+			out.Waits = fmt.Sprintf("persistentvolumeclaim %q is being deleted", name)
+		case claim.Status.Phase == corev1.ClaimLost:
+			out.Waits = fmt.Sprintf("persistentvolumeclaim %q has lost its volume %s", name, claim.Spec.VolumeName)
+		case claim.Spec.VolumeName != "":
+			out.bound(c, claim)
+		default:
+			out.open(c, claim)
+		}
+		if out.Waits == "" && slices.Contains(claim.Spec.AccessModes, corev1.ReadWriteOncePod) {
+			if other := Mounted(c, pod.Namespace, name, pod.UID); other != nil {
+				out.Waits = fmt.Sprintf("persistentvolumeclaim %q is ReadWriteOncePod, and pod %s has it", name, other.Name)
+			}
+		}
+		if out.Waits != "" {
+			return out
+		}
+	}
+	return out
+}
+
+// bound adds a claim that has its volume.
+func (p *Claims) bound(c *live.Cluster, claim *corev1.PersistentVolumeClaim) {
+	pv, ok := c.Volumes.Get(types.NamespacedName{Name: claim.Spec.VolumeName})
+	if !ok {
+		p.Waits = fmt.Sprintf("volume %s of persistentvolumeclaim %q is not there", claim.Spec.VolumeName, claim.Name)
+		return
+	}
+	if a := pv.Spec.NodeAffinity; a != nil && a.Required != nil {
+		p.Reaches = append(p.Reaches, scheduler.Volume{Claim: claim.Name, Nodes: a.Required})
+	}
+}
+
+// open adds a claim whose volume is chosen, or made, for the Pod's node.
+func (p *Claims) open(c *live.Cluster, claim *corev1.PersistentVolumeClaim) {
+	class, ok := c.Classes.Get(types.NamespacedName{Name: ClassOf(claim)})
+	if !ok || !WaitsForPod(class) {
+		p.Waits = fmt.Sprintf("persistentvolumeclaim %q is not bound to a volume yet", claim.Name)
+		return
+	}
+	p.Unbound = append(p.Unbound, claim)
+	if class.Provisioner == v1alpha1.LocalProvisioner {
+		return
+	}
+	nodes := &corev1.NodeSelector{}
+	for _, pv := range Candidates(claim, c.Volumes.All()) {
+		if pv.Spec.NodeAffinity == nil || pv.Spec.NodeAffinity.Required == nil {
+			return // one that every node reaches
+		}
+		// The terms of a selector are alternatives.
+		nodes.NodeSelectorTerms = append(nodes.NodeSelectorTerms, pv.Spec.NodeAffinity.Required.NodeSelectorTerms...)
+	}
+	if len(nodes.NodeSelectorTerms) == 0 {
+		p.Waits = fmt.Sprintf("no free volume of class %s is large enough for persistentvolumeclaim %q", class.Name, claim.Name)
+		return
+	}
+	p.Reaches = append(p.Reaches, scheduler.Volume{Claim: claim.Name, Nodes: nodes})
+}
+
+// WaitsForPod: the volumes of a class are chosen, or made, for the node of the
+// first Pod. Those of Berth's provisioner always are.
+func WaitsForPod(class *storagev1.StorageClass) bool {
+	return class.Provisioner == v1alpha1.LocalProvisioner ||
+		class.VolumeBindingMode != nil && *class.VolumeBindingMode == storagev1.VolumeBindingWaitForFirstConsumer
+}
+
+// ClassOf is the storage class of a claim, empty for none.
+func ClassOf(c *corev1.PersistentVolumeClaim) string {
+	if c.Spec.StorageClassName == nil {
+		return ""
+	}
+	return *c.Spec.StorageClassName
+}
+
+// ClaimsIn are the names of the claims that a Pod mounts.
+func ClaimsIn(p *corev1.Pod) []string {
+	var out []string
+	for _, v := range p.Spec.Volumes {
+		if v.PersistentVolumeClaim != nil {
+			out = append(out, v.PersistentVolumeClaim.ClaimName)
+		}
+	}
+	return out
+}
+
+// Mounted finds a Pod that mounts a claim and has not ended, but for one.
+func Mounted(views *live.Cluster, namespace, claim string, but types.UID) *corev1.Pod {
+	for _, p := range views.Pods.InNamespace(namespace) {
+		if p.UID != but && !ended(p) && slices.Contains(ClaimsIn(p), claim) {
+			return p
+		}
+	}
+	return nil
+}
+
+func ended(p *corev1.Pod) bool {
+	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
+}
