@@ -216,10 +216,12 @@ func TestAutoscalerFollowsTheLoad(t *testing.T) {
 func TestPodsOfAnotherOwnerWithTheSameLabelsDoNotCount(t *testing.T) {
 	w := newScaleWorld(t, 2, 1, 10)
 	w.load, w.others = 100, 1000
+	w.follow()
+	set := w.views.ReplicaSets.All()[0] // it is named by the Pods, but does not control them
 	for _, name := range []string{"batch-1", "batch-2"} {
 		yes := true
 		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, Labels: map[string]string{"app": "web"}}}
-		p.OwnerReferences = []metav1.OwnerReference{{APIVersion: "batch/v1", Kind: "Job", Name: "batch", UID: "1", Controller: &yes}}
+		p.OwnerReferences = []metav1.OwnerReference{{APIVersion: "batch/v1", Kind: "Job", Name: "batch", UID: "1", Controller: &yes}, {APIVersion: "apps/v1", Kind: "ReplicaSet", Name: set.Name, UID: set.UID}}
 		p.Spec.Containers = []corev1.Container{{Name: "c", Image: "v1"}} // and without a request
 		if err := w.r.Create(t.Context(), p); err != nil {
 			t.Fatal(err)

@@ -314,3 +314,47 @@ func TestEveryControllerMakesWhatAQuotaLets(t *testing.T) {
 		})
 	}
 }
+
+func TestQuotaIsCountedWhenSomethingIsGivenUp(t *testing.T) {
+	w := newQuotaWorld(t, 5, 0)
+	pod := func(name string) *corev1.Pod {
+		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}}
+		p.Spec.Containers, p.Spec.RestartPolicy = []corev1.Container{{Name: "c", Image: "v1"}}, corev1.RestartPolicyNever
+		return p
+	}
+	service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "s"}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}}}
+	a, b := pod("a"), pod("b")
+	for _, o := range []client.Object{a, b, service} {
+		if err := w.r.Create(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.run(a)
+	seen := func() {
+		w.see(nil)
+		look(w.stage, w.views.Services, &corev1.ServiceList{})
+	}
+	for name, give := range map[string]func(){
+		"a pod that ends":      func() { w.exit(a, 0) },
+		"a pod that is gone":   func() { w.stopped(b) },
+		"a service is deleted": func() { _ = w.r.Delete(t.Context(), service, client.DeleteOptions{}) },
+	} {
+		seen()
+		w.clock.Step(quotaSettles)
+		time.Sleep(10 * time.Millisecond) // the queue's own goroutine follows the clock
+		for w.quotas.loop.queue.Len() > 0 {
+			key, _ := w.quotas.loop.queue.Get()
+			w.quotas.loop.queue.Done(key)
+		}
+		give()
+		seen()
+		w.clock.Step(quotaSettles)
+		deadline := time.Now().Add(2 * time.Second)
+		for w.quotas.loop.queue.Len() == 0 && time.Now().Before(deadline) {
+			time.Sleep(time.Millisecond)
+		}
+		if w.quotas.loop.queue.Len() == 0 {
+			t.Errorf("%s: the quota is not counted", name)
+		}
+	}
+}
