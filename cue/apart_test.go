@@ -275,3 +275,22 @@ func BenchmarkProcessStart(b *testing.B) {
 		compile(b, c, oneMap("x"))
 	}
 }
+
+// TestFiveHundredDeploymentsFitIntoLittleMemory: each is checked with the schema
+// of its kind, which is large.
+func TestFiveHundredDeploymentsFitIntoLittleMemory(t *testing.T) {
+	c, _ := apart(t, time.Minute)
+	var text strings.Builder
+	text.WriteString("package p\n\nimport \"berth.dev/schema\"\n\n")
+	for i := range 500 {
+		fmt.Fprintf(&text, "d%d: schema.#Deployment & {metadata: name: \"d%d\", spec: {selector: matchLabels: app: \"d%d\", template: {metadata: labels: app: \"d%d\", spec: containers: [{name: \"c\", image: \"i:%d\"}]}}}\n", i, i, i, i, i)
+	}
+	tree := memory{"deploy/a.cue": memoryFile{content: []byte(text.String())}}
+	set, err := c.Compile(t.Context(), revisionOf(tree), cue.Options{Path: "deploy", TargetNamespace: "default", Limits: worker.Limits{Memory: 512 << 20, Timeout: time.Minute}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(set.Manifests) != 500 || len(set.Diagnostics) > 0 {
+		t.Errorf("%d objects, %v", len(set.Manifests), set.Diagnostics)
+	}
+}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http/cgi"
 	"net/http/httptest"
@@ -35,6 +36,9 @@ type follower struct {
 	t    *testing.T
 	root string
 	url  string
+
+	engine  *sync.Engine
+	fetcher sync.Fetcher
 }
 
 func newFollower(t *testing.T) *follower {
@@ -57,6 +61,7 @@ func newFollower(t *testing.T) *follower {
 	views := live.New()
 	fetcher := &revisions{remote: git.New(git.Options{Dir: t.TempDir(), AllowLocal: true, Log: enginetest.Log(t)})}
 	engine := sync.New(sync.Options{Resources: f.Resources, Live: views, Clock: clock.RealClock{}, Log: enginetest.Log(t), Fetcher: fetcher, Compiler: &manifests{compiler: compiler}})
+	f.engine, f.fetcher = engine, fetcher
 	enginetest.Go(t, engine.Run)
 	enginetest.Go(t, func(ctx context.Context) error { return views.Run(ctx, f.Resources) })
 	return f
@@ -97,7 +102,10 @@ func (f *follower) push(name string, files map[string]string) string {
 		if text == "" {
 			err = os.Remove(filepath.Join(work, file))
 		} else {
-			err = os.WriteFile(filepath.Join(work, file), []byte(text), 0o644)
+			err = os.MkdirAll(filepath.Dir(filepath.Join(work, file)), 0o755)
+			if err == nil {
+				err = os.WriteFile(filepath.Join(work, file), []byte(text), 0o644)
+			}
 		}
 		if err != nil {
 			f.t.Fatal(err)
@@ -219,4 +227,84 @@ func TestFollowARepository(t *testing.T) {
 	}
 	f.await("shop", last, ready)
 	f.has("a=push 9 b=1 c=1 o=1")
+}
+
+// change edits the Source until it is stored.
+func (f *follower) change(name string, edit func(*v1alpha1.Source)) *v1alpha1.Source {
+	f.t.Helper()
+	var s v1alpha1.Source
+	enginetest.Eventually(f.t, 20*time.Second, func() string {
+		if err := f.Get(f.t.Context(), types.NamespacedName{Name: name}, &s); err != nil {
+			return err.Error()
+		}
+		edit(&s)
+		if err := f.Update(f.t.Context(), &s); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+	return &s
+}
+
+// TestAPathThatIsGoneIsHeld: nothing of what it held is deleted without approval.
+func TestAPathThatIsGoneIsHeld(t *testing.T) {
+	f := newFollower(t)
+	f.repository("shop")
+	f.change("shop", func(s *v1alpha1.Source) { s.Spec.Path = "deploy" })
+	first := f.push("shop", map[string]string{"deploy/a.yaml": settings("a", "1"), "deploy/b.yaml": settings("b", "1"), "other/c.yaml": settings("c", "1")})
+	f.await("shop", first, metav1.Condition{Type: "Ready", Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonSucceeded})
+	f.git(filepath.Join(f.root, "shop"), "mv", "deploy", "moved")
+	gone := f.push("shop", nil)
+	f.await("shop", gone, metav1.Condition{Type: "Ready", Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonPruneHeld, Message: "would delete all 2 objects"})
+	f.has("a=1 b=1")
+}
+
+// TestStringsStayTheSameStrings from a file to the store and to a plan.
+func TestStringsStayTheSameStrings(t *testing.T) {
+	f := newFollower(t)
+	f.repository("shop")
+	values := []string{"20230921.12345678", "2222:22", "0o17", "null", "1e3", "0777", "true", "~", "1_000", "0x1F", ".inf", "2026-11-29"}
+	body := func(suffix string) string {
+		text := "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\n  labels: {v: \"1e3\"}\n  annotations: {v: \"null\"}\ndata:\n"
+		for i, v := range values {
+			text += fmt.Sprintf("  k%d: %q\n", i, v+suffix)
+		}
+		return text
+	}
+	first := f.push("shop", map[string]string{"a.yaml": body("")})
+	f.await("shop", first, metav1.Condition{Type: "Ready", Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonSucceeded})
+	var c corev1.ConfigMap
+	if err := f.Get(t.Context(), types.NamespacedName{Namespace: "default", Name: "a"}, &c); err != nil {
+		t.Fatal(err)
+	}
+	for i, v := range values {
+		if got := c.Data[fmt.Sprint("k", i)]; got != v {
+			t.Errorf("%q became %q", v, got)
+		}
+	}
+	if c.Labels["v"] != "1e3" || c.Annotations["v"] != "null" {
+		t.Errorf("%v %v", c.Labels, c.Annotations)
+	}
+	src := f.change("shop", func(s *v1alpha1.Source) { s.Spec.Suspend = true })
+	f.push("shop", map[string]string{"a.yaml": body("0")})
+	rev, err := f.fetcher.Fetch(t.Context(), src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := f.engine.Check(t.Context(), src, rev)
+	if err != nil || out.Failed() {
+		t.Fatal(err, out.Diagnostics)
+	}
+	encoded, err := json.Marshal(out.Plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, v := range values {
+		if want := fmt.Sprintf("data.k%d: %q → %q", i, v, v+"0"); !strings.Contains(out.Plan.Text(), want) || !strings.Contains(out.Plan.Markdown(), want) {
+			t.Errorf("%s is not in\n%s", want, out.Plan.Text())
+		}
+		if want := fmt.Sprintf(`"new":"\"%s0\""`, v); !strings.Contains(string(encoded), want) {
+			t.Errorf("%s is not in\n%s", want, encoded)
+		}
+	}
 }

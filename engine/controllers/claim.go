@@ -114,7 +114,9 @@ func (r *claims) letGo(ctx context.Context, c *corev1.PersistentVolumeClaim) err
 	return ignoreNotFound(r.resources.Update(ctx, next))
 }
 
-// bind gives a claim a volume that people made, or says what it waits for.
+// bind gives a claim a volume that people made, or says what it waits for. The
+// class that a claim and a volume name need not exist: it is a name that the two
+// have in common then, as in Kubernetes.
 func (r *claims) bind(ctx context.Context, c *corev1.PersistentVolumeClaim) error {
 	if c.Spec.StorageClassName == nil { // there was no default class when it was made
 		if class := resources.DefaultClass(r.Classes.All()); class != nil {
@@ -124,23 +126,19 @@ func (r *claims) bind(ctx context.Context, c *corev1.PersistentVolumeClaim) erro
 		}
 	}
 	name := storage.ClassOf(c)
-	if name != "" {
-		class, ok := r.Classes.Get(types.NamespacedName{Name: name})
-		switch {
-		case !ok:
-			return r.wait(ctx, c, "ProvisioningFailed", fmt.Sprintf("storageclass.storage.k8s.io %q not found", name))
-		case storage.WaitsForPod(class):
-			return r.wait(ctx, c, "WaitForFirstConsumer", "waiting for first consumer to be created before binding")
-		}
+	class, there := r.Classes.Get(types.NamespacedName{Name: name})
+	if there && storage.WaitsForPod(class) {
+		return r.wait(ctx, c, "WaitForFirstConsumer", "waiting for first consumer to be created before binding")
 	}
 	if pv := storage.Smallest(c, r.Volumes.All(), nil); pv != nil {
 		return r.join(ctx, c, pv)
 	}
-	if name == "" {
+	switch {
+	case name == "":
 		return r.wait(ctx, c, "FailedBinding", "no persistent volumes available for this claim and no storage class is set")
-	}
-	class, _ := r.Classes.Get(types.NamespacedName{Name: name})
-	if class.Provisioner == noProvisioner {
+	case !there:
+		return r.wait(ctx, c, "ProvisioningFailed", fmt.Sprintf("storageclass.storage.k8s.io %q not found", name))
+	case class.Provisioner == noProvisioner:
 		return r.wait(ctx, c, "FailedBinding", "no persistent volume of class "+name+" is free and large enough; make one")
 	}
 	return r.wait(ctx, c, "ProvisioningFailed", fmt.Sprintf("storage class %s has the provisioner %s, which is not here; use a class of %s, such as %s",

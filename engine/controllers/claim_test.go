@@ -184,6 +184,9 @@ func TestVolumesThatPeopleMake(t *testing.T) {
 	if v := get(t, r, "now", &corev1.PersistentVolumeClaim{}).Spec.VolumeName; v != "right" {
 		t.Errorf("volume %s, want right", v)
 	}
+	// A class that does not exist: a name that both have, as in Kubernetes' own first example.
+	create(t, r, made("set-aside", "1Gi", "manual", "n1"), claim("manual", "1Gi", of("manual")))
+	hasPhase(t, r, "manual", corev1.ClaimBound)
 	// A class without a provisioner: with the Pod, where there is one.
 	wait := storagev1.VolumeBindingWaitForFirstConsumer
 	create(t, r, &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "disks"}, Provisioner: "kubernetes.io/no-provisioner", VolumeBindingMode: &wait})

@@ -69,6 +69,7 @@ func (w *stage) see(skip func() bool) {
 	for _, look := range []func(){
 		func() { look(w, w.views.Namespaces, &corev1.NamespaceList{}) },
 		func() { look(w, w.views.Nodes, &corev1.NodeList{}) },
+		func() { look(w, w.views.Deployments, &appsv1.DeploymentList{}) },
 		func() { look(w, w.views.ReplicaSets, &appsv1.ReplicaSetList{}) },
 		func() { look(w, w.views.Leases, &coordinationv1.LeaseList{}) },
 		func() { look(w, w.views.Revisions, &appsv1.ControllerRevisionList{}) },
@@ -138,7 +139,7 @@ func (w *stage) picture() string {
 	var b strings.Builder
 	for _, list := range []client.ObjectList{
 		&corev1.PodList{}, &batchv1.JobList{}, &batchv1.CronJobList{}, &appsv1.StatefulSetList{}, &appsv1.DaemonSetList{},
-		&appsv1.ControllerRevisionList{}, &appsv1.ReplicaSetList{}, &corev1.PersistentVolumeClaimList{}, &corev1.NodeList{},
+		&appsv1.ControllerRevisionList{}, &appsv1.DeploymentList{}, &appsv1.ReplicaSetList{}, &corev1.PersistentVolumeClaimList{}, &corev1.NodeList{},
 	} {
 		if err := w.r.List(w.Context(), list, client.ListOptions{}); err != nil {
 			w.Fatal(err)

@@ -44,10 +44,14 @@ func coreKinds() []*Resource {
 			Namespaced: true, Status: true,
 			newObject: newOf[corev1.Pod], newList: listOf[corev1.PodList],
 			prepareCreate: preparePod,
-			prepareUpdate: func(obj, old client.Object) { KeepAdmitted(obj.(*corev1.Pod), old.(*corev1.Pod)) },
-			status:        &statusForm{copy: copyPodStatus},
-			spec:          func(o client.Object) any { return &o.(*corev1.Pod).Spec },
-			fields:        podFields,
+			prepareUpdate: func(obj, old client.Object) {
+				pod, was := obj.(*corev1.Pod), old.(*corev1.Pod)
+				pod.Status.QOSClass = was.Status.QOSClass // nobody who writes a Pod says it
+				KeepAdmitted(pod, was)
+			},
+			status: &statusForm{copy: copyPodStatus},
+			spec:   func(o client.Object) any { return &o.(*corev1.Pod).Spec },
+			fields: podFields,
 		},
 		{
 			GroupVersionKind: kind("", "v1", "Service"), Plural: "services", Singular: "service", ShortNames: []string{"svc"}, Categories: []string{"all"},

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	batchv1 "k8s.io/api/batch/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"berth.dev/berth/api/client"
@@ -127,7 +128,7 @@ func (e *Engine) plan(ctx context.Context, src *v1alpha1.Source, commit string, 
 	})
 	out.Plan.Hooks = shown(p.hooks)
 	out.Plan.Unchanged += len(p.finished)
-	out.Diagnostics = append(out.Diagnostics, homeless(out.Plan, p.wanted)...)
+	out.Diagnostics = append(out.Diagnostics, homeless(out.Plan, p.made())...)
 	nowhere, err := e.references(ctx, src.Name, set.Open, out.Plan)
 	if err != nil {
 		return Outcome{}, err
@@ -158,6 +159,17 @@ func (e *Engine) plan(ctx context.Context, src *v1alpha1.Source, commit string, 
 	}
 	slices.SortStableFunc(out.Diagnostics, v1alpha1.CompareDiagnostics)
 	return out, err
+}
+
+// made are the objects and the Jobs of hooks that a revision writes.
+func (p *preparation) made() []plan.Desired {
+	out := slices.Clone(p.wanted)
+	for _, h := range p.hooks {
+		key := plan.KeyOf(batchv1.SchemeGroupVersion.WithKind("Job"), h.job)
+		key.Name = h.name
+		out = append(out, plan.Desired{Key: key, Origin: h.origin})
+	}
+	return out
 }
 
 // homeless finds the objects whose Namespace the same plan deletes: they would

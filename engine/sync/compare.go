@@ -45,7 +45,7 @@ func Compare(c Comparison) (plan.Plan, []v1alpha1.Diagnostic) {
 	in.Wanted = p.wanted
 	out := plan.Make(in)
 	out.Hooks = shown(p.hooks)
-	diagnostics := append(p.diagnostics, homeless(out, p.wanted)...)
+	diagnostics := append(p.diagnostics, homeless(out, p.made())...)
 	slices.SortStableFunc(diagnostics, v1alpha1.CompareDiagnostics)
 	return out, diagnostics
 }

@@ -5,10 +5,12 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -33,6 +35,11 @@ type hook struct {
 	// name in the repository; the Job has the commit's behind it.
 	name string
 	job  *batchv1.Job
+}
+
+// String names a hook as its repository does.
+func (h hook) String() string {
+	return fmt.Sprintf("%s hook Job %s/%s", h.phase, h.job.Namespace, h.name)
 }
 
 // hookOf is the phase of a hook; empty for an object that is none.
@@ -158,12 +165,12 @@ func (r *runner) runWave(ctx context.Context, commit string, hooks []hook, space
 				r.noteEnd(run, &live)
 			}
 		}
-		what := fmt.Sprintf("%s hook Job %s/%s", h.phase, h.job.Namespace, h.name)
+		what := h.String()
 		switch {
 		case run.Failed != "" && state.failed == "":
 			state.failed = what + " failed: " + run.Failed
 		case run.Failed == "" && !run.Succeeded:
-			state.waits = cmp.Or(state.waits, what+" runs")
+			state.waits = cmp.Or(state.waits, r.runs(h))
 			r.running = append(r.running, client.Key(h.job))
 		}
 	}
@@ -171,6 +178,31 @@ func (r *runner) runWave(ctx context.Context, commit string, hooks []hook, space
 		return state, nil
 	}
 	return state, r.create(ctx, missing, spaces)
+}
+
+// runs says that a hook does, and what keeps it from ending.
+func (r *runner) runs(h hook) string {
+	what := h.String() + " runs"
+	if job, ok := r.engine.Live.Jobs.Get(client.Key(h.job)); ok {
+		if state := health.Job(job, r.engine.Live.Pods.OwnedBy(job.UID)); state.State != health.Healthy && state.Reason != "" {
+			what += ": " + state.Reason
+		}
+	}
+	return what
+}
+
+// sayHook keeps what is said of the pre hook that is waited for up to date.
+func (r *runner) sayHook(src *v1alpha1.Source) {
+	c := meta.FindStatusCondition(r.status.Conditions, v1alpha1.ConditionApplied)
+	if c == nil || c.Status != metav1.ConditionFalse || c.Reason != v1alpha1.ReasonProgressing {
+		return
+	}
+	for _, h := range r.pre {
+		if strings.HasPrefix(c.Message, h.String()+" runs") {
+			r.condition(src, v1alpha1.ConditionApplied, metav1.ConditionFalse, c.Reason, r.runs(h))
+			return
+		}
+	}
 }
 
 // create makes Jobs in one transaction, with the Namespaces that they are in.
@@ -325,7 +357,7 @@ func (r *runner) before(ctx context.Context, src *v1alpha1.Source, t *target, ou
 	if t.back || t.rev.Commit == "" {
 		return true, nil
 	}
-	r.running = nil
+	r.running, r.pre = nil, of(out.hooks, v1alpha1.HookPre)
 	var spaces []*corev1.Namespace
 	for _, s := range out.Plan.Steps {
 		if ns, ok := s.Desired.(*corev1.Namespace); ok && s.Action == plan.Create {

@@ -254,3 +254,16 @@ func TestManyHooksRunOnceEach(t *testing.T) {
 		t.Errorf("%d hooks are remembered", n)
 	}
 }
+
+// TestAHookThatCannotRunSaysWhy: the commit waits for it, and somebody has to mend
+// that.
+func TestAHookThatCannotRunSaysWhy(t *testing.T) {
+	f := start(t)
+	createSource(t, f)
+	f.push(t, "c1", "", configMap("a", "1"), ready())
+	large := strings.Replace(job("migrate", "pre", "works", ""), "image: works", "image: works, resources: {requests: {cpu: 1000}}", 1)
+	f.push(t, "c2", "", configMap("a", "2")+"---\n"+large, applied("Progressing", "pre hook Job default/migrate runs: 0/1 nodes fit"))
+	if got := f.configMaps(t); got != "a=1" {
+		t.Errorf("while the hook waits: %s", got)
+	}
+}

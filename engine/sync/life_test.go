@@ -275,6 +275,12 @@ func TestAnObjectInANamespaceThatTheCommitDropsIsRefused(t *testing.T) {
 	if err := f.Get(t.Context(), types.NamespacedName{Namespace: "team", Name: "a"}, &corev1.ConfigMap{}); err != nil {
 		t.Error(err)
 	}
+	// A hook could never run there.
+	hook := strings.Replace(job("smoke", "post", "works", ""), "metadata: {name", "metadata: {namespace: team, name", 1)
+	out, err := f.engine.Check(t.Context(), f.source(t), f.revision("c3", hook))
+	if err != nil || !out.Failed() || !strings.Contains(out.Diagnostics[0].String(), "Job/smoke: metadata.namespace: namespace team is no longer in the repository") {
+		t.Errorf("%v %v", err, out.Diagnostics)
+	}
 }
 
 func TestARenamedServiceKeepsItsNodePort(t *testing.T) {

@@ -133,6 +133,7 @@ func (r *runner) look(ctx context.Context, src *v1alpha1.Source) {
 		r.overdue(src, p, now)
 	}
 	r.sayWave(src)
+	r.sayHook(src)
 	r.conclude(src)
 	r.write(ctx, src)
 	r.tidy(ctx)

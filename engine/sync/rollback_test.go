@@ -102,6 +102,7 @@ func TestAutomaticRollback(t *testing.T) {
 		t.Errorf("rolled back: %+v", b)
 	}
 	f.steady(t, "RolledBack") // whatever its pods do, and it is not applied again
+	f.change(t, func(s *v1alpha1.SourceSpec) { s.HealthTimeout = &metav1.Duration{Duration: wait} })
 	f.push(t, "c3", "Mended", fmt.Sprintf(web, 1, "v3"), ready())
 }
 

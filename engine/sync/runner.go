@@ -66,6 +66,8 @@ type runner struct {
 	wave *waiting
 	// running are the Jobs of hooks that are waited for.
 	running []types.NamespacedName
+	// pre are the hooks that were looked at last before a commit was written.
+	pre []hook
 	// post are the hooks that run when the applied commit is healthy.
 	post []hook
 	// midway is a commit of which some waves are written, and not the last; empty

@@ -37,7 +37,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const wait = 20 * time.Second
 
 // remote is a repository in memory: its commits are YAML documents, and a line
-// that begins with "error" does not compile.
+// that begins with "error" does not compile, and "fault" is one of the compiler.
 type remote struct {
 	mu     gosync.Mutex
 	head   string
@@ -106,7 +106,9 @@ func (r *remote) Compile(_ context.Context, rev revision.Revision, _ sync.Compil
 	set := manifest.Set{Open: r.open}
 	line := 1
 	for _, doc := range strings.Split(r.commit[rev.Commit].body, "---\n") {
-		if strings.HasPrefix(doc, "error") {
+		if strings.HasPrefix(doc, "fault") {
+			return set, errors.New("the compiler has died")
+		} else if strings.HasPrefix(doc, "error") {
 			set.Diagnostics = append(set.Diagnostics, v1alpha1.Diagnostic{Severity: v1alpha1.SeverityError, Path: "a.yaml", Line: int32(line), Column: 1, Message: doc})
 		} else if strings.TrimSpace(doc) != "" {
 			obj := &unstructured.Unstructured{}
