@@ -80,6 +80,26 @@ apiVersion: v1
 kind: ConfigMap
 metadata: {name: settings}
 ---
+apiVersion: v1
+kind: LimitRange
+metadata: {name: limits}
+spec: {limits: [{type: Container, defaultRequest: {cpu: 10m}}]}
+---
+apiVersion: v1
+kind: ResourceQuota
+metadata: {name: quota}
+spec: {hard: {pods: "99", count/jobs.batch: "9"}}
+---
+apiVersion: v1
+kind: ReplicationController
+metadata: {name: old}
+spec: {replicas: 0, template: {metadata: {labels: {app: old}}, spec: {containers: [{name: c, image: v1}]}}}
+---
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {name: old}
+spec: {maxReplicas: 3, scaleTargetRef: {apiVersion: v1, kind: ReplicationController, name: old}}
+---
 apiVersion: berth.dev/v1alpha1
 kind: Source
 metadata: {name: below}
