@@ -49,6 +49,8 @@ func kindTable() []kind {
 		known(core.WithKind("Secret"), true, nil, &corev1.Secret{}),
 		known(core.WithKind("ServiceAccount"), true, nil, &corev1.ServiceAccount{}),
 		known(core.WithKind("PersistentVolumeClaim"), true, nil, &corev1.PersistentVolumeClaim{}),
+		known(core.WithKind("ResourceQuota"), true, nil, &corev1.ResourceQuota{}),
+		known(core.WithKind("LimitRange"), true, nil, &corev1.LimitRange{}),
 		known(apps.WithKind("Deployment"), true, template, &appsv1.Deployment{}),
 		known(apps.WithKind("ReplicaSet"), true, template, &appsv1.ReplicaSet{}),
 		known(apps.WithKind("StatefulSet"), true, template, &appsv1.StatefulSet{}),

@@ -14,18 +14,15 @@ import (
 // The group is that of today, and the words follow "is not deployed: ".
 func instead() map[schema.GroupKind]string {
 	const (
-		roles  = "the kinds of rbac are not served; a ServiceAccount has its role by the annotation berth.dev/role (viewer or admin), so leave this out"
-		http   = "nothing routes HTTP by host or path; use a Service of type NodePort, or run a proxy in a Deployment"
-		hooks  = "no webhooks are called when an object is written; leave it out"
-		quotas = "no quota or limit of a namespace is enforced; set requests and limits on the containers"
+		roles = "the kinds of rbac are not served; a ServiceAccount has its role by the annotation berth.dev/role (viewer or admin), so leave this out"
+		http  = "nothing routes HTTP by host or path; use a Service of type NodePort, or run a proxy in a Deployment"
+		hooks = "no webhooks are called when an object is written; leave it out"
 	)
 	return map[schema.GroupKind]string{
-		{Kind: "PodTemplate"}:                                                             "nothing uses it; write the template in a Deployment or a Job",
-		{Kind: "Node"}:                                                                    "a node joins by itself; leave it out",
-		{Kind: "Event"}:                                                                   "the cluster writes its events by itself; leave it out",
-		{Kind: "Endpoints"}:                                                               "the cluster writes it for each Service with a selector; leave it out",
-		{Kind: "ResourceQuota"}:                                                           quotas,
-		{Kind: "LimitRange"}:                                                              quotas,
+		{Kind: "PodTemplate"}: "nothing uses it; write the template in a Deployment or a Job",
+		{Kind: "Node"}:        "a node joins by itself; leave it out",
+		{Kind: "Event"}:       "the cluster writes its events by itself; leave it out",
+		{Kind: "Endpoints"}:   "the cluster writes it for each Service with a selector; leave it out",
 		{Group: "apps", Kind: "ControllerRevision"}:                                       "the cluster writes it by itself; leave it out",
 		{Group: "coordination.k8s.io", Kind: "Lease"}:                                     "the cluster and its programs write their leases by themselves; leave it out",
 		{Group: "networking.k8s.io", Kind: "Ingress"}:                                     http,

@@ -95,8 +95,14 @@ func kindRules() map[schema.GroupVersionKind]rules {
 				return appsvalidation.ValidateReplicaSetUpdate(r, old, opts)
 			},
 			appsvalidation.ValidateReplicaSetStatusUpdate),
-		v1("PersistentVolumeClaim"):                                            claimRules(),
-		v1("PersistentVolume"):                                                 volumeRules(),
+		v1("PersistentVolumeClaim"): claimRules(),
+		v1("PersistentVolume"):      volumeRules(),
+		v1("ResourceQuota"):         rulesOf(corevalidation.ValidateResourceQuota, corevalidation.ValidateResourceQuotaUpdate, corevalidation.ValidateResourceQuotaStatusUpdate),
+		v1("LimitRange"): rulesOf(corevalidation.ValidateLimitRange,
+			func(l, old *core.LimitRange) field.ErrorList {
+				errs := corevalidation.ValidateObjectMetaUpdate(&l.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
+				return append(errs, corevalidation.ValidateLimitRange(l)...)
+			}, nil),
 		v1("ReplicationController"):                                            replicationControllerRules(),
 		of("apps", "StatefulSet"):                                              statefulSetRules(),
 		of("apps", "DaemonSet"):                                                daemonSetRules(),

@@ -14,6 +14,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/duration"
+	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 	"k8s.io/utils/clock"
 
 	"berth.dev/berth/api/client"
@@ -44,12 +45,29 @@ func (s *server) newLoops(res *resources.Resources, views *live.Cluster) *loops 
 			Resources: res, Live: views, Clock: clock.RealClock{}, Log: s.log,
 			NodeGrace: s.options.nodeGrace,
 			CA:        s.ca, ServiceCIDR: s.ranges.services, Servers: s.servers,
+			Usage: s.usage(),
 		}),
 		engine: sync.New(o),
 		notifier: notify.New(notify.Options{
 			Live: views, Client: res, HTTP: git.HTTPClient(s.options.allowLocal), AllowHTTP: s.options.allowLocal, Clock: clock.RealClock{}, Log: s.log,
 		}),
 	}
+}
+
+// usage is what the agent of this server measures; nil where there is none.
+func (s *server) usage() controllers.Usage {
+	if !s.options.agent {
+		return nil
+	}
+	return agentUsage{s}
+}
+
+// agentUsage asks the agent, which is made after the loops.
+type agentUsage struct{ server *server }
+
+// Usage implements controllers.Usage.
+func (u agentUsage) Usage() ([]metricsv1beta1.NodeMetrics, []metricsv1beta1.PodMetrics) {
+	return u.server.agent.Usage()
 }
 
 // servers are the addresses of all servers of the cluster. None is known while

@@ -7,43 +7,21 @@ import (
 	"net/http"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
-	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"berth.dev/berth/api/client"
+	"berth.dev/berth/engine/resources"
 )
 
-// scalable is what of an object its scale shows.
-type scalable struct {
-	want     **int32
-	have     int32
-	selector *metav1.LabelSelector
-}
-
-func scaleOf(obj client.Object) (scalable, bool) {
-	switch o := obj.(type) {
-	case *appsv1.Deployment:
-		return scalable{&o.Spec.Replicas, o.Status.Replicas, o.Spec.Selector}, true
-	case *appsv1.StatefulSet:
-		return scalable{&o.Spec.Replicas, o.Status.Replicas, o.Spec.Selector}, true
-	case *corev1.ReplicationController:
-		return scalable{&o.Spec.Replicas, o.Status.Replicas, &metav1.LabelSelector{MatchLabels: o.Spec.Selector}}, true
-	case *appsv1.ReplicaSet:
-		return scalable{&o.Spec.Replicas, o.Status.Replicas, o.Spec.Selector}, true
-	}
-	return scalable{}, false
-}
-
 func asScale(obj client.Object) (*autoscalingv1.Scale, error) {
-	s, ok := scaleOf(obj)
+	s, ok := resources.ScaleOf(obj)
 	if !ok {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("%T has no scale", obj))
 	}
-	selector, err := metav1.LabelSelectorAsSelector(s.selector)
+	selector, err := metav1.LabelSelectorAsSelector(s.Selector)
 	if err != nil {
 		return nil, apierrors.NewInternalError(err)
 	}
@@ -53,10 +31,10 @@ func asScale(obj client.Object) (*autoscalingv1.Scale, error) {
 			Name: obj.GetName(), Namespace: obj.GetNamespace(), UID: obj.GetUID(),
 			ResourceVersion: obj.GetResourceVersion(), CreationTimestamp: obj.GetCreationTimestamp(),
 		},
-		Status: autoscalingv1.ScaleStatus{Replicas: s.have, Selector: selector.String()},
+		Status: autoscalingv1.ScaleStatus{Replicas: s.Have, Selector: selector.String()},
 	}
-	if *s.want != nil {
-		out.Spec.Replicas = **s.want
+	if *s.Want != nil {
+		out.Spec.Replicas = **s.Want
 	}
 	return out, nil
 }
@@ -91,8 +69,8 @@ func (s *Server) putScale(w http.ResponseWriter, q *request) error {
 	if err := q.readScale(scale); err != nil {
 		return err
 	}
-	target, _ := scaleOf(obj)
-	*target.want = &scale.Spec.Replicas
+	target, _ := resources.ScaleOf(obj)
+	*target.Want = &scale.Spec.Replicas
 	obj.SetResourceVersion(scale.ResourceVersion)
 	if err := s.managers.note(q, live, obj); err != nil {
 		return err

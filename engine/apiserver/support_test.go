@@ -152,14 +152,19 @@ func TestStoredFieldsStay(t *testing.T) {
 // TestKeptKindsAreOnlyWarned: nothing acts on them, so nothing is done wrong.
 func TestKeptKindsAreOnlyWarned(t *testing.T) {
 	s := serve(t)
-	set := `{"metadata":{"name":"db"},"spec":{"selector":{"a":"b"},"template":{"metadata":{"labels":{"a":"b"}},"spec":{"hostUsers":false,"containers":[{"name":"c","image":"i"}]}}}}`
-	got := s.say(t, "POST", "/api/v1/namespaces/default/replicationcontrollers", asJSON, set)
-	if got.code != http.StatusCreated || !got.warns("ReplicationController is kept") || !got.warns("spec.template.spec.hostUsers: not carried out") {
+	policy := `{"metadata":{"name":"deny","selfLink":"/x"},"spec":{"podSelector":{}}}`
+	got := s.say(t, "POST", "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies", asJSON, policy)
+	if got.code != http.StatusCreated || !got.warns("NetworkPolicy is kept") || !got.warns("metadata.selfLink: ignored") {
 		t.Errorf("%+v", got)
 	}
-	stored := get[corev1.ReplicationController](t, s, "/api/v1/namespaces/default/replicationcontrollers/db")
-	if h := stored.Spec.Template.Spec.HostUsers; h == nil || *h {
-		t.Error("the field was not kept")
+}
+
+func TestAReplicationControllerIsRefusedLikeAnyWorkload(t *testing.T) {
+	s := serve(t)
+	set := `{"metadata":{"name":"db"},"spec":{"selector":{"a":"b"},"template":{"metadata":{"labels":{"a":"b"}},"spec":{"hostUsers":false,"containers":[{"name":"c","image":"i"}]}}}}`
+	got := s.say(t, "POST", "/api/v1/namespaces/default/replicationcontrollers", asJSON, set)
+	if got.code != http.StatusUnprocessableEntity || !strings.Contains(got.body, "spec.template.spec.hostUsers") {
+		t.Errorf("%+v", got)
 	}
 }
 

@@ -34,6 +34,8 @@ type Options struct {
 	CA []byte
 	// NodeGrace is how long an agent may be silent; 0 means DefaultNodeGrace.
 	NodeGrace time.Duration
+	// Usage is what autoscalers go by; without it they say that they cannot.
+	Usage Usage
 	// Servers are the addresses of the API for Pods. Loopback is none: Pods
 	// cannot reach it. Without it there is no Service of the API; ServiceCIDR
 	// must be set with it.
@@ -57,7 +59,7 @@ func New(o Options) *Controllers {
 	namespaces := newNamespaces(c)
 	loops := []func(context.Context) error{
 		deployments.Run, replicaSets.Run, newJobs(c).Run, newCronJobs(c).Run, newStatefulSets(c).Run, newClaims(c).Run, newVolumes(c).Run, newDaemonSets(c).Run, newNodes(c, o.NodeGrace).Run, endpoints.Run, scheduling.Run, namespaces.Run,
-		newDisruption(c).Run, newCollector(c).Run, newEventExpiry(c).Run, newAccounts(c).Run,
+		newDisruption(c).Run, newCollector(c).Run, newEventExpiry(c).Run, newAccounts(c).Run, newAutoscalers(c, o.Usage).Run, newQuotas(c).Run, newReplicationControllers(c).Run,
 	}
 	if len(o.CA) > 0 {
 		loops = append(loops, newRootCA(c, string(o.CA)).Run)

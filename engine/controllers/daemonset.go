@@ -162,10 +162,12 @@ func (r *daemonSets) carryOut(ctx context.Context, set *appsv1.DaemonSet, h *his
 	if err := h.write(ctx, tx, surplus); err != nil {
 		return err
 	}
-	for _, p := range create {
-		if err := tx.Create(ctx, p); err != nil {
-			return err
-		}
+	create, refused, err := createPods(ctx, tx, create)
+	if err != nil {
+		return err
+	}
+	if refused != nil && len(create)+len(step.remove) == 0 && !h.changes(surplus) && equality.Semantic.DeepEqual(step.status, set.Status) {
+		return refused
 	}
 	var gone []*corev1.Pod
 	for _, p := range step.remove {
@@ -183,7 +185,7 @@ func (r *daemonSets) carryOut(ctx context.Context, set *appsv1.DaemonSet, h *his
 	if err := tx.Pin(next); err != nil { // who looked at the same set must not do the same
 		return err
 	}
-	err := tx.Commit(ctx)
+	err = tx.Commit(ctx)
 	if h.taken(ctx, r.resources, set, set.Spec.Selector, err) {
 		return r.collided(ctx, set)
 	}
@@ -197,5 +199,5 @@ func (r *daemonSets) carryOut(ctx context.Context, set *appsv1.DaemonSet, h *his
 	for _, p := range step.remove {
 		r.events.Normal(ctx, daemonSetKind(), set, "SuccessfulDelete", "Deleted pod: %s", p.Name)
 	}
-	return nil
+	return refused
 }

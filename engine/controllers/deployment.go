@@ -32,16 +32,19 @@ func deploymentKind() schema.GroupVersionKind {
 // deployments rolls the Pods of a Deployment from one template to the next.
 type deployments struct {
 	*cluster
+	*horizons
 	loop *loop
 }
 
 func newDeployments(c *cluster) *deployments {
-	d := &deployments{cluster: c}
+	d := &deployments{cluster: c, horizons: newHorizons()}
 	d.loop = newLoop(c, "deployment", d.reconcile)
-	c.Deployments.OnChange(func(_, now *appsv1.Deployment) {
-		if now != nil {
-			d.loop.add(now)
+	c.Deployments.OnChange(func(old, now *appsv1.Deployment) {
+		if now == nil {
+			d.forget(old.UID)
+			return
 		}
+		d.loop.add(now)
 	})
 	c.ReplicaSets.OnChange(func(old, now *appsv1.ReplicaSet) {
 		rs := cmp.Or(now, old)
@@ -89,6 +92,10 @@ type rollout struct {
 func (d *deployments) reconcile(ctx context.Context, key types.NamespacedName) error {
 	dep, ok := d.Deployments.Get(key)
 	if !ok || dep.DeletionTimestamp != nil {
+		return nil
+	}
+	if !d.settled(dep.UID, d.ReplicaSets) { // what was just made would be made again, or not counted
+		d.loop.queue.AddAfter(key, unsettledAgain)
 		return nil
 	}
 	written, err := adopt(ctx, d.resources, family[*appsv1.ReplicaSet]{
@@ -269,6 +276,7 @@ func (d *deployments) scale(ctx context.Context, r *rollout, rs *appsv1.ReplicaS
 	if err := d.resources.Update(ctx, next); err != nil {
 		return err
 	}
+	d.reach(r.deployment.UID, newest(next))
 	*rs = *next
 	verb := "up"
 	if n < was {
@@ -292,7 +300,7 @@ func (d *deployments) cleanUp(ctx context.Context, r *rollout) error {
 	}
 	slices.SortStableFunc(idle, func(a, b *appsv1.ReplicaSet) int { return cmp.Compare(revisionOf(a), revisionOf(b)) })
 	for _, rs := range idle[:max(0, len(idle)-int(*limit))] {
-		err := d.resources.Delete(ctx, rs.DeepCopy(), client.DeleteOptions{UID: rs.UID})
+		err := d.resources.Delete(ctx, rs.DeepCopy(), client.DeleteOptions{UID: rs.UID, ResourceVersion: rs.ResourceVersion})
 		if err != nil && !apierrors.IsNotFound(err) {
 			return err
 		}

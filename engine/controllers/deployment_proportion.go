@@ -97,6 +97,7 @@ func (d *deployments) resize(ctx context.Context, r *rollout, rs *appsv1.Replica
 	if err := d.resources.Update(ctx, next); err != nil {
 		return err
 	}
+	d.reach(r.deployment.UID, newest(next))
 	*rs = *next
 	if was != n {
 		verb := "up"

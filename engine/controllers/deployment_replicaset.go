@@ -43,6 +43,7 @@ func (d *deployments) createReplicaSet(ctx context.Context, r *rollout) error {
 	if err != nil {
 		return fmt.Errorf("create replica set: %w", err)
 	}
+	d.reach(dep.UID, newest(rs))
 	r.current = rs
 	d.events.Normal(ctx, deploymentKind(), dep, "ScalingReplicaSet", "Scaled up replica set %s from 0 to %d", rs.Name, n)
 	return nil
@@ -101,6 +102,7 @@ func (d *deployments) syncReplicaSet(ctx context.Context, r *rollout) error {
 	if err := d.resources.Update(ctx, next); err != nil {
 		return err
 	}
+	d.reach(r.deployment.UID, newest(next))
 	r.current = next
 	return nil
 }

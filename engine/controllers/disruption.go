@@ -49,7 +49,7 @@ func newDisruption(c *cluster) *disruption {
 }
 
 // Run works until the context ends.
-func (d *disruption) Run(ctx context.Context) error { return d.loop.run(ctx, d.Budgets, d.Pods) }
+func (d *disruption) Run(ctx context.Context) error { return d.loop.run(ctx, d.Controllers, d.Budgets, d.Pods) }
 
 // budgetSelects: an empty selector selects everything (policy/v1).
 func budgetSelects(b *policyv1.PodDisruptionBudget, p *corev1.Pod) bool {
@@ -175,6 +175,9 @@ func (d *disruption) expected(pods []*corev1.Pod) int32 {
 // StatefulSet, or the Deployment of a ReplicaSet, whichever of its ReplicaSets a
 // Pod is of.
 func (d *disruption) controller(ns string, ref *metav1.OwnerReference) (types.UID, *int32) {
+	if rc, ok := d.Controllers.Get(types.NamespacedName{Namespace: ns, Name: ref.Name}); ok && ref.Kind == "ReplicationController" && rc.UID == ref.UID {
+		return rc.UID, rc.Spec.Replicas
+	}
 	if ref.Kind == "StatefulSet" {
 		set, ok := d.StatefulSets.Get(types.NamespacedName{Namespace: ns, Name: ref.Name})
 		if !ok || set.UID != ref.UID {

@@ -174,10 +174,16 @@ func (s *jobStep) spare() {
 // failed says why.
 func (j *jobs) carryOut(ctx context.Context, job *batchv1.Job, step *jobStep) (failed, err error) {
 	tx := j.resources.Begin()
-	for _, p := range step.create {
-		if err := tx.Create(ctx, p); err != nil {
-			return err, nil
-		}
+	made, refused, err := createPods(ctx, tx, step.create)
+	switch {
+	case err != nil:
+		return err, nil
+	case refused != nil && len(made) == 0:
+		return refused, nil
+	case refused != nil: // the next step tries the others
+		step.status.Active -= int32(len(step.create) - len(made))
+		step.create = made
+		step.events = append(step.events, jobEvent{corev1.EventTypeWarning, "FailedCreate", "Error creating: " + refused.Error()})
 	}
 	for _, p := range step.release {
 		if err := tx.Update(ctx, untracked(p)); err != nil {

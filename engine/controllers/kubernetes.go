@@ -52,14 +52,6 @@ func newKubernetes(c *cluster, services netip.Prefix, servers func() []netip.Add
 	return k
 }
 
-// asObject keeps a nil Service from becoming an object that is not nil.
-func asObject(s *corev1.Service) client.Object {
-	if s == nil {
-		return nil
-	}
-	return s
-}
-
 func (k *kubernetes) key() types.NamespacedName {
 	return types.NamespacedName{Namespace: metav1.NamespaceDefault, Name: apiService}
 }

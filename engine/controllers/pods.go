@@ -1,10 +1,13 @@
 package controllers
 
 import (
+	"context"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"berth.dev/berth/engine/resources"
 )
 
 // What controllers ask of a Pod.
@@ -56,4 +59,18 @@ func podRestarts(p *corev1.Pod) int32 {
 // tried.
 func isRefusal(err error) bool {
 	return apierrors.IsInvalid(err) || apierrors.IsForbidden(err) || apierrors.IsBadRequest(err)
+}
+
+// createPods adds Pods to a transaction: all of them, or those before the first
+// that is refused, such as by a quota.
+func createPods(ctx context.Context, tx *resources.Tx, pods []*corev1.Pod) (made []*corev1.Pod, refused, err error) {
+	for i, p := range pods {
+		switch err := tx.Create(ctx, p); {
+		case isRefusal(err):
+			return pods[:i], err, nil
+		case err != nil:
+			return nil, nil, err
+		}
+	}
+	return pods, nil, nil
 }

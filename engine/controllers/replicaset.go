@@ -14,9 +14,11 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
 	"berth.dev/berth/api/client"
+	"berth.dev/berth/engine/live"
 )
 
 // podBatch is how many Pods are created in one transaction.
@@ -26,26 +28,60 @@ func replicaSetKind() metav1.GroupVersionKind {
 	return metav1.GroupVersionKind{Group: "apps", Version: "v1", Kind: "ReplicaSet"}
 }
 
-// replicaSets keeps as many Pods as a ReplicaSet wants.
+// setForm is how a kind is seen as a ReplicaSet.
+type setForm struct {
+	kind schema.GroupVersionKind
+	view setView
+	// object is the one of the kind that a ReplicaSet stands for.
+	object func(*appsv1.ReplicaSet) client.Object
+	// put writes the status.
+	put func(context.Context, *appsv1.ReplicaSet) error
+}
+
+// setView shows ReplicaSets, or what is seen as one.
+type setView interface {
+	Get(types.NamespacedName) (*appsv1.ReplicaSet, bool)
+	InNamespace(string) []*appsv1.ReplicaSet
+	Ready() <-chan struct{}
+}
+
+var _ setView = (*live.View[*appsv1.ReplicaSet])(nil)
+
+// replicaSets keeps as many Pods as a ReplicaSet, or what is seen as one, wants.
 type replicaSets struct {
 	*cluster
 	*horizons
+	setForm
 	loop *loop
 }
 
 func newReplicaSets(c *cluster) *replicaSets {
-	r := &replicaSets{cluster: c, horizons: newHorizons()}
-	r.loop = newLoop(c, "replicaset", r.reconcile)
-	c.ReplicaSets.OnChange(func(old, now *appsv1.ReplicaSet) {
-		if now == nil {
-			r.forget(old.UID)
+	r := newPodSets(c, "replicaset", setForm{
+		kind: gvkOf(replicaSetKind()), view: c.ReplicaSets,
+		object: func(rs *appsv1.ReplicaSet) client.Object { return rs },
+		put:    func(ctx context.Context, rs *appsv1.ReplicaSet) error { return c.resources.UpdateStatus(ctx, rs) },
+	})
+	c.ReplicaSets.OnChange(func(old, now *appsv1.ReplicaSet) { r.changed(asObject(old), asObject(now)) })
+	return r
+}
+
+// newPodSets makes the controller of a kind. The caller tells it of changes.
+func newPodSets(c *cluster, name string, form setForm) *replicaSets {
+	r := &replicaSets{cluster: c, horizons: newHorizons(), setForm: form}
+	r.loop = newLoop(c, name, r.reconcile)
+	c.Pods.OnChange(r.podChanged)
+	c.Quotas.OnChange(func(old, now *corev1.ResourceQuota) {
+		if !roomier(old, now) {
 			return
 		}
-		r.loop.add(now)
+		for _, rs := range form.view.InNamespace(cmp.Or(now, old).Namespace) {
+			if len(rs.Status.Conditions) > 0 { // its Pods were refused
+				r.loop.add(rs)
+			}
+		}
 	})
-	c.Pods.OnChange(r.podChanged)
 	c.orphanPods.onFound(func(p *corev1.Pod) {
-		for _, rs := range c.ReplicaSets.InNamespace(p.Namespace) {
+		for _, rs := range form.view.InNamespace(p.Namespace) {
 			if wouldAdopt(rs.Spec.Selector, p) {
 				r.loop.add(rs)
 			}
@@ -54,28 +90,36 @@ func newReplicaSets(c *cluster) *replicaSets {
 	return r
 }
 
+func (r *replicaSets) changed(old, now client.Object) {
+	if now == nil {
+		r.forget(old.GetUID())
+		return
+	}
+	r.loop.add(now)
+}
+
 // Run works until the context ends.
 func (r *replicaSets) Run(ctx context.Context) error {
-	return r.loop.run(ctx, r.ReplicaSets, r.Pods, r.Namespaces)
+	return r.loop.run(ctx, r.view, r.Pods, r.Namespaces)
 }
 
 func (r *replicaSets) podChanged(old, now *corev1.Pod) {
 	pod := cmp.Or(now, old)
 	ref := controllerOf(pod)
-	if ref == nil || ref.Kind != "ReplicaSet" {
+	if ref == nil || ref.Kind != r.kind.Kind {
 		return
 	}
 	r.loop.queue.Add(types.NamespacedName{Namespace: pod.Namespace, Name: ref.Name})
 }
 
 func (r *replicaSets) reconcile(ctx context.Context, key types.NamespacedName) error {
-	rs, ok := r.ReplicaSets.Get(key)
+	rs, ok := r.view.Get(key)
 	if !ok {
 		return nil
 	}
 	owned := r.Pods.OwnedBy(rs.UID)
 	written, err := adopt(ctx, r.resources, family[*corev1.Pod]{
-		owner: rs, ref: ownerRef(gvkOf(replicaSetKind()), rs), selector: rs.Spec.Selector, owned: owned,
+		owner: r.object(rs), ref: ownerRef(r.kind, rs), selector: rs.Spec.Selector, owned: owned,
 		orphans: r.orphanPods.in(rs.Namespace), suits: podActive,
 	})
 	r.reach(rs.UID, newest(written...))
@@ -88,15 +132,21 @@ func (r *replicaSets) reconcile(ctx context.Context, key types.NamespacedName) e
 			active = append(active, p)
 		}
 	}
+	var failed error
 	if !r.settled(rs.UID, r.Pods) {
 		r.loop.queue.AddAfter(key, unsettledAgain)
 	} else if rs.DeletionTimestamp == nil && !r.going(rs.Namespace) {
-		if err := r.scale(ctx, rs, active); err != nil {
-			r.reportFailure(ctx, rs, err)
-			return err
+		if failed = r.scale(ctx, rs, active); apierrors.IsConflict(failed) || ctx.Err() != nil {
+			return failed
 		}
 	}
-	return r.updateStatus(ctx, rs, active)
+	if failed != nil {
+		r.events.Warning(ctx, r.kind, rs, "FailedCreate", "%s", failed.Error())
+	}
+	if err := r.updateStatus(ctx, rs, active, failed); err != nil {
+		return err
+	}
+	return failed
 }
 
 func (r *replicaSets) scale(ctx context.Context, rs *appsv1.ReplicaSet, active []*corev1.Pod) error {
@@ -114,16 +164,24 @@ func (r *replicaSets) create(ctx context.Context, rs *appsv1.ReplicaSet, n int) 
 	for n > 0 {
 		batch := min(n, podBatch)
 		n -= batch
-		pods := make([]client.Object, batch)
+		pods := make([]*corev1.Pod, batch)
 		for i := range pods {
-			pods[i] = podOf(rs)
+			pods[i] = r.podOf(rs)
 		}
-		if err := r.resources.CreateAll(ctx, pods); err != nil {
+		tx := r.resources.Begin()
+		pods, refused, err := createPods(ctx, tx, pods)
+		if err == nil {
+			err = tx.Commit(ctx)
+		}
+		if err != nil {
 			return fmt.Errorf("create pods: %w", err)
 		}
 		r.reach(rs.UID, newest(pods...))
 		for _, p := range pods {
-			r.events.Normal(ctx, gvkOf(replicaSetKind()), rs, "SuccessfulCreate", "Created pod: %s", p.GetName())
+			r.events.Normal(ctx, r.kind, rs, "SuccessfulCreate", "Created pod: %s", p.GetName())
+		}
+		if refused != nil {
+			return fmt.Errorf("create pods: %w", refused)
 		}
 	}
 	return nil
@@ -140,12 +198,12 @@ func (r *replicaSets) delete(ctx context.Context, rs *appsv1.ReplicaSet, pods []
 			return fmt.Errorf("delete pod %s: %w", p.Name, err)
 		}
 		r.reach(rs.UID, newest(gone))
-		r.events.Normal(ctx, gvkOf(replicaSetKind()), rs, "SuccessfulDelete", "Deleted pod: %s", p.Name)
+		r.events.Normal(ctx, r.kind, rs, "SuccessfulDelete", "Deleted pod: %s", p.Name)
 	}
 	return nil
 }
 
-func podOf(rs *appsv1.ReplicaSet) *corev1.Pod {
+func (r *replicaSets) podOf(rs *appsv1.ReplicaSet) *corev1.Pod {
 	t := rs.Spec.Template.DeepCopy()
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
@@ -154,7 +212,7 @@ func podOf(rs *appsv1.ReplicaSet) *corev1.Pod {
 			Labels:          t.Labels,
 			Annotations:     t.Annotations,
 			Finalizers:      t.Finalizers,
-			OwnerReferences: []metav1.OwnerReference{ownerRef(gvkOf(replicaSetKind()), rs)},
+			OwnerReferences: []metav1.OwnerReference{ownerRef(r.kind, rs)},
 		},
 		Spec: t.Spec,
 	}
@@ -203,8 +261,8 @@ func btoi(b bool) int {
 
 // updateStatus writes what is there, and comes back when a Pod will have been
 // ready for long enough.
-func (r *replicaSets) updateStatus(ctx context.Context, rs *appsv1.ReplicaSet, active []*corev1.Pod) error {
-	status := appsv1.ReplicaSetStatus{ObservedGeneration: rs.Generation, Replicas: int32(len(active))}
+func (r *replicaSets) updateStatus(ctx context.Context, rs *appsv1.ReplicaSet, active []*corev1.Pod, failed error) error {
+	status := appsv1.ReplicaSetStatus{ObservedGeneration: rs.Generation, Replicas: int32(len(active)), Conditions: failure(rs, failed, r.clock.Now())}
 	template := labels.SelectorFromSet(rs.Spec.Template.Labels)
 	minReady := time.Duration(rs.Spec.MinReadySeconds) * time.Second
 	var again time.Duration
@@ -238,20 +296,22 @@ func (r *replicaSets) updateStatus(ctx context.Context, rs *appsv1.ReplicaSet, a
 	}
 	next := rs.DeepCopy()
 	next.Status = status
-	return r.resources.UpdateStatus(ctx, next)
+	return r.put(ctx, next)
 }
 
-func (r *replicaSets) reportFailure(ctx context.Context, rs *appsv1.ReplicaSet, err error) {
-	if apierrors.IsConflict(err) || ctx.Err() != nil {
-		return
+// failure is the condition that a failure to scale makes, none without one.
+func failure(rs *appsv1.ReplicaSet, failed error, now time.Time) []appsv1.ReplicaSetCondition {
+	if failed == nil {
+		return nil
 	}
-	r.events.Warning(ctx, gvkOf(replicaSetKind()), rs, "FailedCreate", "%s", err.Error())
-	next := rs.DeepCopy()
-	next.Status.Conditions = []appsv1.ReplicaSetCondition{{
+	since := metav1.NewTime(now)
+	for _, c := range rs.Status.Conditions {
+		if c.Type == appsv1.ReplicaSetReplicaFailure && c.Status == corev1.ConditionTrue {
+			since = c.LastTransitionTime
+		}
+	}
+	return []appsv1.ReplicaSetCondition{{
 		Type: appsv1.ReplicaSetReplicaFailure, Status: corev1.ConditionTrue, Reason: "FailedCreate",
-		Message: err.Error(), LastTransitionTime: metav1.NewTime(r.clock.Now()),
+		Message: failed.Error(), LastTransitionTime: since,
 	}}
-	if len(rs.Status.Conditions) == 0 || rs.Status.Conditions[0].Message != err.Error() {
-		_ = r.resources.UpdateStatus(ctx, next) // tried again with the next attempt
-	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -68,6 +69,7 @@ func (w *stage) see(skip func() bool) {
 	for _, look := range []func(){
 		func() { look(w, w.views.Namespaces, &corev1.NamespaceList{}) },
 		func() { look(w, w.views.Nodes, &corev1.NodeList{}) },
+		func() { look(w, w.views.Deployments, &appsv1.DeploymentList{}) },
 		func() { look(w, w.views.ReplicaSets, &appsv1.ReplicaSetList{}) },
 		func() { look(w, w.views.Leases, &coordinationv1.LeaseList{}) },
 		func() { look(w, w.views.Revisions, &appsv1.ControllerRevisionList{}) },
@@ -76,6 +78,11 @@ func (w *stage) see(skip func() bool) {
 		func() { look(w, w.views.StatefulSets, &appsv1.StatefulSetList{}) },
 		func() { look(w, w.views.DaemonSets, &appsv1.DaemonSetList{}) },
 		func() { look(w, w.views.Jobs, &batchv1.JobList{}) },
+		func() { look(w, w.views.Deployments, &appsv1.DeploymentList{}) },
+		func() { look(w, w.views.ReplicaSets, &appsv1.ReplicaSetList{}) },
+		func() { look(w, w.views.Controllers, &corev1.ReplicationControllerList{}) },
+		func() { look(w, w.views.Quotas, &corev1.ResourceQuotaList{}) },
+		func() { look(w, w.views.Autoscalers, &autoscalingv2.HorizontalPodAutoscalerList{}) },
 		func() { look(w, w.views.Pods, &corev1.PodList{}) },
 	} {
 		if skip == nil || !skip() {
@@ -132,7 +139,7 @@ func (w *stage) picture() string {
 	var b strings.Builder
 	for _, list := range []client.ObjectList{
 		&corev1.PodList{}, &batchv1.JobList{}, &batchv1.CronJobList{}, &appsv1.StatefulSetList{}, &appsv1.DaemonSetList{},
-		&appsv1.ControllerRevisionList{}, &appsv1.ReplicaSetList{}, &corev1.PersistentVolumeClaimList{}, &corev1.NodeList{},
+		&appsv1.ControllerRevisionList{}, &appsv1.DeploymentList{}, &appsv1.ReplicaSetList{}, &corev1.PersistentVolumeClaimList{}, &corev1.NodeList{},
 	} {
 		if err := w.r.List(w.Context(), list, client.ListOptions{}); err != nil {
 			w.Fatal(err)

@@ -168,10 +168,12 @@ func (r *statefulSets) carryOut(ctx context.Context, set *appsv1.StatefulSet, h 
 			return fmt.Errorf("give claim %s its owner: %w", c.Name, err)
 		}
 	}
-	for _, p := range step.create {
-		if err := tx.Create(ctx, p); err != nil {
-			return err
-		}
+	made, refused, err := createPods(ctx, tx, step.create)
+	if err != nil {
+		return err
+	}
+	if refused != nil && len(made)+len(step.remove)+len(step.claims)+len(step.owned) == 0 && !h.changes(surplus) && equality.Semantic.DeepEqual(step.status, set.Status) {
+		return refused
 	}
 	var gone []*corev1.Pod
 	for _, p := range step.remove {
@@ -189,24 +191,24 @@ func (r *statefulSets) carryOut(ctx context.Context, set *appsv1.StatefulSet, h 
 	if err := tx.Pin(next); err != nil { // who looked at the same set must not do the same
 		return err
 	}
-	err := tx.Commit(ctx)
+	err = tx.Commit(ctx)
 	if h.taken(ctx, r.resources, set, set.Spec.Selector, err) {
 		return r.collided(ctx, set)
 	}
 	if err != nil {
 		return err
 	}
-	r.reach(set.UID, max(newest(step.create...), newest(gone...)))
-	r.tell(ctx, set, step)
-	return nil
+	r.reach(set.UID, max(newest(made...), newest(gone...)))
+	r.tell(ctx, set, step, made)
+	return refused
 }
 
 // tell records what was done.
-func (r *statefulSets) tell(ctx context.Context, set *appsv1.StatefulSet, step *statefulStep) {
+func (r *statefulSets) tell(ctx context.Context, set *appsv1.StatefulSet, step *statefulStep, made []*corev1.Pod) {
 	for _, c := range step.claims {
 		r.events.Normal(ctx, statefulSetKind(), set, "SuccessfulCreate", "create Claim %s in StatefulSet %s successful", c.Name, set.Name)
 	}
-	for _, p := range step.create {
+	for _, p := range made {
 		r.events.Normal(ctx, statefulSetKind(), set, "SuccessfulCreate", "create Pod %s in StatefulSet %s successful", p.Name, set.Name)
 	}
 	for _, p := range step.remove {

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -61,5 +62,30 @@ func TestDeploymentIsNotHealthyBeforeItsControllerHasSeenIt(t *testing.T) {
 	broken := []*corev1.Pod{waitingPod("ImagePullBackOff", "x"), waitingPod("ImagePullBackOff", "x")}
 	if h := Deployment(d, broken); h != (Health{Degraded, "2 pods: container web: ImagePullBackOff: x"}) {
 		t.Errorf("got %v %q", h.State, h.Reason)
+	}
+}
+
+func TestAutoscaler(t *testing.T) {
+	is := func(kind autoscalingv2.HorizontalPodAutoscalerConditionType, status corev1.ConditionStatus, reason string) autoscalingv2.HorizontalPodAutoscalerCondition {
+		return autoscalingv2.HorizontalPodAutoscalerCondition{Type: kind, Status: status, Reason: reason, Message: "because of " + reason}
+	}
+	for _, c := range []struct {
+		conditions []autoscalingv2.HorizontalPodAutoscalerCondition
+		seen       int64
+		want       Health
+	}{
+		{nil, 1, Health{State: Progressing, Reason: "waits for its controller"}},
+		{[]autoscalingv2.HorizontalPodAutoscalerCondition{is("AbleToScale", "True", "x"), is("ScalingActive", "True", "x"), is("ScalingLimited", "False", "x")}, 2, Health{}},
+		{[]autoscalingv2.HorizontalPodAutoscalerCondition{is("AbleToScale", "False", "FailedGetScale")}, 2, Health{State: Progressing, Reason: "because of FailedGetScale"}},
+		{[]autoscalingv2.HorizontalPodAutoscalerCondition{is("AbleToScale", "True", "x"), is("ScalingActive", "False", "FailedGetResourceMetric")}, 2,
+			Health{State: Progressing, Reason: "because of FailedGetResourceMetric"}},
+		{[]autoscalingv2.HorizontalPodAutoscalerCondition{is("AbleToScale", "True", "x"), is("ScalingActive", "False", "ScalingDisabled")}, 2,
+			Health{Reason: "is off: its target has no replicas"}},
+	} {
+		a := &autoscalingv2.HorizontalPodAutoscaler{}
+		a.Generation, a.Status.ObservedGeneration, a.Status.Conditions = 2, &c.seen, c.conditions
+		if got := Autoscaler(a); got != c.want {
+			t.Errorf("%v is %v, want %v", c.conditions, got, c.want)
+		}
 	}
 }

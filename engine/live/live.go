@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -43,6 +44,9 @@ type Cluster struct {
 	Jobs           *View[*batchv1.Job]
 	CronJobs       *View[*batchv1.CronJob]
 	Budgets        *View[*policyv1.PodDisruptionBudget]
+	Controllers    *View[*corev1.ReplicationController]
+	Quotas         *View[*corev1.ResourceQuota]
+	Autoscalers    *View[*autoscalingv2.HorizontalPodAutoscaler]
 }
 
 // New makes empty views.
@@ -66,6 +70,9 @@ func New() *Cluster {
 		Jobs:           newView[*batchv1.Job](),
 		CronJobs:       newView[*batchv1.CronJob](),
 		Budgets:        newView[*policyv1.PodDisruptionBudget](),
+		Controllers:    newView[*corev1.ReplicationController](),
+		Quotas:         newView[*corev1.ResourceQuota](),
+		Autoscalers:    newView[*autoscalingv2.HorizontalPodAutoscaler](),
 	}
 }
 
@@ -93,6 +100,9 @@ func (c *Cluster) Run(ctx context.Context, from client.Client) error {
 	follow(&batchv1.JobList{}, c.Jobs)
 	follow(&batchv1.CronJobList{}, c.CronJobs)
 	follow(&policyv1.PodDisruptionBudgetList{}, c.Budgets)
+	follow(&corev1.ReplicationControllerList{}, c.Controllers)
+	follow(&corev1.ResourceQuotaList{}, c.Quotas)
+	follow(&autoscalingv2.HorizontalPodAutoscalerList{}, c.Autoscalers)
 	return g.Wait()
 }
 

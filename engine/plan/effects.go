@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -40,12 +41,19 @@ func started(obj client.Object) []string {
 		return []string{"starts a pod on each node that is eligible"}
 	case *batchv1.CronJob:
 		return []string{"starts a Job " + when(o)}
+	case *autoscalingv2.HorizontalPodAutoscaler:
+		return []string{"sets the replicas of " + bounds(o)}
 	}
 	w, ok := workloadOf(obj)
 	if _, bare := obj.(*corev1.Pod); !ok || bare || w.pods == 0 {
 		return nil
 	}
 	return []string{"starts " + countPods(w.pods) + inTurn(obj)}
+}
+
+// bounds says what an autoscaler scales, and how far.
+func bounds(a *autoscalingv2.HorizontalPodAutoscaler) string {
+	return fmt.Sprintf("%s %s, between %d and %d", a.Spec.ScaleTargetRef.Kind, a.Spec.ScaleTargetRef.Name, number(a.Spec.MinReplicas), a.Spec.MaxReplicas)
 }
 
 // inTurn says so when Pods start one after the other.
@@ -72,12 +80,14 @@ func when(c *batchv1.CronJob) string {
 // ended: what a Job still runs is not known here, and a Pod says it itself.
 func ended(obj client.Object) []string {
 	switch obj.(type) {
-	case *appsv1.Deployment, *appsv1.ReplicaSet, *appsv1.StatefulSet:
+	case *appsv1.Deployment, *appsv1.ReplicaSet, *appsv1.StatefulSet, *corev1.ReplicationController:
 		if w, _ := workloadOf(obj); w.pods > 0 {
 			return []string{"ends " + countPods(w.pods)}
 		}
 	case *appsv1.DaemonSet:
 		return []string{"ends its pod on each node"}
+	case *autoscalingv2.HorizontalPodAutoscaler:
+		return []string{"the replicas of its target are those of the repository again"}
 	case *corev1.PersistentVolumeClaim:
 		return []string{fmt.Sprintf("its data is deleted when the last pod that mounts it has ended, unless the volume is retained; to keep the claim: annotation %s: %s", v1alpha1.AnnotationPrune, v1alpha1.PruneDisabled)}
 	}
@@ -90,7 +100,7 @@ func replaced(live, now client.Object) []string {
 		return []string{"runs anew"}
 	case *appsv1.DaemonSet:
 		return []string{"its pods end, and are made anew on each node"}
-	case *appsv1.Deployment, *appsv1.ReplicaSet, *appsv1.StatefulSet:
+	case *appsv1.Deployment, *appsv1.ReplicaSet, *appsv1.StatefulSet, *corev1.ReplicationController:
 		was, _ := workloadOf(live)
 		w, _ := workloadOf(now)
 		out := []string{fmt.Sprintf("its %s end, and %s are made anew", countPods(was.pods), countPods(w.pods))}
@@ -105,6 +115,9 @@ func replaced(live, now client.Object) []string {
 }
 
 func changed(live, now client.Object) []string {
+	if a, ok := now.(*autoscalingv2.HorizontalPodAutoscaler); ok && bounds(a) != bounds(live.(*autoscalingv2.HorizontalPodAutoscaler)) {
+		return []string{"sets the replicas of " + bounds(a)}
+	}
 	was, ok := workloadOf(live)
 	if !ok {
 		return nil
@@ -130,7 +143,7 @@ func changed(live, now client.Object) []string {
 		if !equality.Semantic.DeepEqual(was.template, w.template) {
 			out = append(out, restarts(obj, min(was.pods, w.pods)))
 		}
-	case *appsv1.ReplicaSet:
+	case *appsv1.ReplicaSet, *corev1.ReplicationController:
 		if !equality.Semantic.DeepEqual(was.template, w.template) && was.pods > 0 {
 			out = append(out, "the pods that run stay as they are; new ones have the new template")
 		}

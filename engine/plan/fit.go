@@ -74,7 +74,7 @@ func fit(steps []Step, room Room) {
 // scales: the object is one whose number of Pods follows its spec.
 func scales(obj client.Object) bool {
 	switch obj.(type) {
-	case *appsv1.Deployment, *appsv1.ReplicaSet, *appsv1.StatefulSet:
+	case *appsv1.Deployment, *appsv1.ReplicaSet, *appsv1.StatefulSet, *corev1.ReplicationController:
 		return true
 	}
 	return false

@@ -48,7 +48,7 @@ func (s Step) hiddenEffects() []string {
 			out = append(out, "the next Job has the new template; Jobs that run stay as they are")
 		}
 		return out
-	case *appsv1.ReplicaSet:
+	case *appsv1.ReplicaSet, *corev1.ReplicationController:
 		if anew {
 			return []string{"the pods that run stay as they are; new ones have the new template"}
 		}

@@ -291,7 +291,7 @@ func order(s Step) int {
 	switch s.Key.Kind {
 	case "Namespace":
 		return 0
-	case "ServiceAccount", "PriorityClass", "StorageClass", "PersistentVolume", "PersistentVolumeClaim":
+	case "ServiceAccount", "LimitRange", "ResourceQuota", "PriorityClass", "StorageClass", "PersistentVolume", "PersistentVolumeClaim":
 		return 1
 	}
 	return 2

@@ -28,6 +28,11 @@ func workloadOf(obj client.Object) (workload, bool) {
 		return workload{o.Spec.Template, number(o.Spec.Replicas)}, true
 	case *appsv1.ReplicaSet:
 		return workload{o.Spec.Template, number(o.Spec.Replicas)}, true
+	case *corev1.ReplicationController:
+		if o.Spec.Template == nil {
+			return workload{}, false
+		}
+		return workload{*o.Spec.Template, number(o.Spec.Replicas)}, true
 	case *appsv1.StatefulSet:
 		return workload{o.Spec.Template, number(o.Spec.Replicas)}, true
 	case *appsv1.DaemonSet:

@@ -20,7 +20,7 @@ func keeps(kind string) bool {
 	switch kind {
 	case "Source", "Namespace", "Node", "ServiceAccount", "Service", "PersistentVolume", "PersistentVolumeClaim",
 		"Pod", "Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "ControllerRevision", "Job", "CronJob",
-		"HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy":
+		"HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy", "LimitRange", "ResourceQuota", "ReplicationController":
 		return true
 	}
 	return false
@@ -44,6 +44,8 @@ func kept(obj client.Object) client.Object {
 		o.Status = appsv1.DeploymentStatus{CollisionCount: o.Status.CollisionCount}
 	case *appsv1.ReplicaSet:
 		o.Status = appsv1.ReplicaSetStatus{}
+	case *corev1.ReplicationController:
+		o.Status = corev1.ReplicationControllerStatus{}
 	case *autoscalingv2.HorizontalPodAutoscaler:
 		o.Status = autoscalingv2.HorizontalPodAutoscalerStatus{}
 	case *policyv1.PodDisruptionBudget:

@@ -15,7 +15,10 @@ import (
 // admit fills in what a new object takes from others.
 func (t *Tx) admit(ctx context.Context, obj client.Object) error {
 	if c, ok := obj.(*corev1.PersistentVolumeClaim); ok {
-		return t.classify(ctx, c)
+		if err := t.classify(ctx, c); err != nil {
+			return err
+		}
+		return t.rangeClaim(ctx, c)
 	}
 	pod, ok := obj.(*corev1.Pod)
 	if !ok {
@@ -25,6 +28,9 @@ func (t *Tx) admit(ctx context.Context, obj client.Object) error {
 		return err
 	}
 	tolerateNodes(pod)
+	if err := t.rangePod(ctx, pod); err != nil {
+		return err
+	}
 	return t.account(ctx, pod)
 }
 
@@ -105,6 +111,7 @@ func KeepAdmitted(pod, old *corev1.Pod) {
 	if s.PreemptionPolicy == nil {
 		s.PreemptionPolicy = was.PreemptionPolicy
 	}
+	keepRanged(pod, old)
 	keepTolerations(s, was)
 	keepAccount(s, was)
 }

@@ -113,13 +113,24 @@ func coreKinds() []*Resource {
 		},
 		{
 			GroupVersionKind: kind("", "v1", "ReplicationController"), Plural: "replicationcontrollers", Singular: "replicationcontroller", ShortNames: []string{"rc"}, Categories: []string{"all"},
-			Namespaced: true, Status: true, Scale: true, Idle: true,
+			Namespaced: true, Status: true, Scale: true,
 			newObject: newOf[corev1.ReplicationController], newList: listOf[corev1.ReplicationControllerList],
 			status: statusAt(func(o *corev1.ReplicationController) *corev1.ReplicationControllerStatus { return &o.Status }),
 			spec:   func(o client.Object) any { return &o.(*corev1.ReplicationController).Spec },
 			fields: func(o client.Object) fields.Set {
 				return fields.Set{"status.replicas": number(o.(*corev1.ReplicationController).Status.Replicas)}
 			},
+		},
+		{
+			GroupVersionKind: quotaKind(), Plural: "resourcequotas", Singular: "resourcequota", ShortNames: []string{"quota"},
+			Namespaced: true, Status: true,
+			newObject: newOf[corev1.ResourceQuota], newList: listOf[corev1.ResourceQuotaList],
+			status: statusAt(func(o *corev1.ResourceQuota) *corev1.ResourceQuotaStatus { return &o.Status }),
+		},
+		{
+			GroupVersionKind: kind("", "v1", "LimitRange"), Plural: "limitranges", Singular: "limitrange", ShortNames: []string{"limits"},
+			Namespaced: true,
+			newObject:  newOf[corev1.LimitRange], newList: listOf[corev1.LimitRangeList],
 		},
 	}
 }

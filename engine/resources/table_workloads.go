@@ -77,11 +77,12 @@ func workloadKinds() []*Resource {
 		},
 		{
 			GroupVersionKind: kind("autoscaling", "v2", "HorizontalPodAutoscaler"), Plural: "horizontalpodautoscalers", Singular: "horizontalpodautoscaler", ShortNames: []string{"hpa"}, Categories: []string{"all"},
-			Namespaced: true, Status: true, Idle: true,
+			Namespaced: true, Status: true,
 			newObject: newOf[autoscalingv2.HorizontalPodAutoscaler], newList: listOf[autoscalingv2.HorizontalPodAutoscalerList],
 			status: statusAt(func(o *autoscalingv2.HorizontalPodAutoscaler) *autoscalingv2.HorizontalPodAutoscalerStatus {
 				return &o.Status
 			}),
+			spec: func(o client.Object) any { return &o.(*autoscalingv2.HorizontalPodAutoscaler).Spec },
 		},
 	}
 }

@@ -32,6 +32,10 @@ type Tx struct {
 	reserved map[string]string
 	// released are those that earlier changes give up.
 	released map[string]bool
+	// quotas and limits of the namespaces that were asked for, as the changes leave
+	// them.
+	quotas map[string][]*metered
+	limits map[string][]corev1.LimitRangeItem
 	// kept are operations on no object: what is kept of commits.
 	kept []store.Op
 }
@@ -51,7 +55,8 @@ type change struct {
 
 // Begin starts a transaction.
 func (r *Resources) Begin() *Tx {
-	return &Tx{r: r, byKey: map[string]*change{}, reserved: map[string]string{}, released: map[string]bool{}}
+	return &Tx{r: r, byKey: map[string]*change{}, reserved: map[string]string{}, released: map[string]bool{},
+		quotas: map[string][]*metered{}, limits: map[string][]corev1.LimitRangeItem{}}
 }
 
 // Create adds a new object and fills obj with what will be stored.
@@ -92,7 +97,13 @@ func (t *Tx) create(ctx context.Context, obj, old client.Object, expect int64) e
 	if err := t.admit(ctx, obj); err != nil {
 		return err
 	}
+	if err := t.recount(ctx, obj, nil); err != nil {
+		return err
+	}
 	if err := invalid(row, obj, t.r.upstream.ValidateCreate(obj)); err != nil {
+		return err
+	}
+	if err := t.meter(ctx, row, obj, old); err != nil {
 		return err
 	}
 	c := &change{row: row, result: obj}
@@ -155,12 +166,23 @@ func (t *Tx) Update(ctx context.Context, obj client.Object) error {
 		if err := t.expandable(ctx, c, old.(*corev1.PersistentVolumeClaim)); err != nil {
 			return err
 		}
+		if err := t.rangeClaim(ctx, c); err != nil {
+			return err
+		}
+	}
+	if err := t.recount(ctx, obj, old); err != nil {
+		return err
 	}
 	if row.spec != nil && !equality.Semantic.DeepEqual(row.spec(obj), row.spec(old)) {
 		obj.SetGeneration(old.GetGeneration() + 1)
 	}
 	if err := invalid(row, obj, t.r.upstream.ValidateUpdate(obj, old)); err != nil {
 		return err
+	}
+	if growing(row) {
+		if err := t.meter(ctx, row, obj, old); err != nil {
+			return err
+		}
 	}
 	c := &change{row: row, result: obj}
 	if s, ok := obj.(*corev1.Service); ok {
@@ -322,6 +344,12 @@ func (t *Tx) add(c *change) error {
 	if t.byKey[key] != nil {
 		return apierrors.NewBadRequest(fmt.Sprintf("%s %s is changed twice in one transaction", c.row.Kind, c.result.GetName()))
 	}
+	switch o := c.result.(type) {
+	case *corev1.ResourceQuota:
+		t.requota(o, c.main != nil && c.main.Value == nil)
+	case *corev1.LimitRange:
+		delete(t.limits, o.Namespace) // asked for again, as they are now
+	}
 	t.byKey[key] = c
 	t.changes = append(t.changes, c)
 	return nil
@@ -331,6 +359,10 @@ func (t *Tx) add(c *change) error {
 // somebody else meanwhile, nothing happens and the error is a Conflict (or
 // AlreadyExists for a creation).
 func (t *Tx) Commit(ctx context.Context) error {
+	charges, err := t.quotaOps()
+	if err != nil {
+		return err
+	}
 	var ops []store.Op
 	for _, c := range t.changes {
 		// What one change gives up and another one takes is written once.
@@ -340,7 +372,7 @@ func (t *Tx) Commit(ctx context.Context) error {
 		}
 		ops = append(ops, c.extra...)
 	}
-	ops = append(ops, t.kept...)
+	ops = append(append(ops, t.kept...), charges...)
 	if len(ops) == 0 {
 		t.fill(nil)
 		return nil
@@ -365,55 +397,6 @@ func (t *Tx) fill(revisions []int64) {
 		}
 		revisions = revisions[min(len(revisions), len(c.extra)):]
 	}
-}
-
-// explain turns a failed transaction into the error of the object at fault.
-func (t *Tx) explain(err error) error {
-	var conflict *store.ConflictError
-	if !errors.As(err, &conflict) {
-		return fault(err)
-	}
-	for _, c := range t.changes {
-		if c.main == nil || c.main.Key != conflict.Key {
-			continue
-		}
-		if c.main.Expect == store.Absent {
-			return apierrors.NewAlreadyExists(c.row.GroupResource(), c.result.GetName())
-		}
-		if conflict.Have == 0 {
-			return apierrors.NewNotFound(c.row.GroupResource(), c.result.GetName())
-		}
-		return apierrors.NewConflict(c.row.GroupResource(), c.result.GetName(), errChanged)
-	}
-	// A reservation was taken by another transaction meanwhile: try again.
-	return apierrors.NewConflict(t.changes[0].row.GroupResource(), t.changes[0].result.GetName(), errReserved)
-}
-
-var (
-	errChanged  = errors.New("the object has been modified; get it again and apply your change to the new version")
-	errReserved = errors.New("an address or port was taken by another Service at the same moment")
-	errUID      = errors.New("the object was deleted and created anew: its UID is another one")
-)
-
-// sameObject checks what the caller says it has read.
-func sameObject(row *Resource, obj, old client.Object) error {
-	if v := obj.GetResourceVersion(); v != "" && v != old.GetResourceVersion() {
-		return apierrors.NewConflict(row.GroupResource(), obj.GetName(), errChanged)
-	}
-	if u := obj.GetUID(); u != "" && u != old.GetUID() {
-		return apierrors.NewConflict(row.GroupResource(), obj.GetName(), errUID)
-	}
-	return nil
-}
-
-func preconditions(row *Resource, old client.Object, opts client.DeleteOptions) error {
-	if opts.UID != "" && opts.UID != old.GetUID() {
-		return apierrors.NewConflict(row.GroupResource(), old.GetName(), errUID)
-	}
-	if opts.ResourceVersion != "" && opts.ResourceVersion != old.GetResourceVersion() {
-		return apierrors.NewConflict(row.GroupResource(), old.GetName(), errChanged)
-	}
-	return nil
 }
 
 // carryOver keeps what an update cannot change.

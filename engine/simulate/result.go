@@ -102,6 +102,11 @@ func (s *simulation) made() bool {
 			return false
 		}
 	}
+	for _, rc := range s.views.Controllers.All() {
+		if rc.Status.ObservedGeneration != rc.Generation || rc.Status.Replicas != *rc.Spec.Replicas {
+			return false
+		}
+	}
 	for _, set := range s.views.StatefulSets.All() {
 		// With OrderedReady one that does not fit is waited for.
 		if set.Status.ObservedGeneration != set.Generation || (set.Status.Replicas < *set.Spec.Replicas && set.Status.ReadyReplicas == set.Status.Replicas) {

@@ -41,6 +41,8 @@ type preparation struct {
 	limits []*v1alpha1.Source
 	// namespaces that the revision itself declares.
 	namespaces map[string]bool
+	// scaled are the objects whose replicas an autoscaler has.
+	scaled map[plan.Key]bool
 
 	// before are the objects that were found to be as their manifests say, steady
 	// those that are so now.
@@ -81,6 +83,7 @@ func (e *Engine) prepare(ctx context.Context, src *v1alpha1.Source, commit strin
 			p.namespaces[m.Object.GetName()] = true
 		}
 	}
+	p.findScaled(set)
 	for _, m := range set.Manifests {
 		if err := p.add(ctx, m); err != nil {
 			return nil, err
@@ -319,6 +322,7 @@ func (p *preparation) label(m manifest.Manifest, obj, live client.Object) {
 		obj.SetManagedFields(live.GetManagedFields())
 		keepBinding(obj, live)
 		resources.KeepBound(obj, live)
+		p.keepReplicas(obj, live)
 	}
 	if resources.Standing(obj) { // Berth's own: it is given back, whoever made it first
 		a[v1alpha1.AnnotationAdopted] = "true"

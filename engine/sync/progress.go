@@ -8,6 +8,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -20,16 +21,19 @@ import (
 	"berth.dev/berth/engine/live"
 	"berth.dev/berth/engine/plan"
 	"berth.dev/berth/engine/storage"
+	"berth.dev/berth/engine/strategy"
 )
 
 // followHealth wakes the Source that an object belongs to when it changes.
 func (e *Engine) followHealth() {
 	e.Live.Deployments.OnChange(func(old, now *appsv1.Deployment) { e.touched(cmp.Or(now, old)) })
 	e.Live.ReplicaSets.OnChange(func(old, now *appsv1.ReplicaSet) { e.touched(e.root(cmp.Or(now, old))) })
+	e.Live.Controllers.OnChange(func(old, now *corev1.ReplicationController) { e.touched(cmp.Or(now, old)) })
 	e.Live.StatefulSets.OnChange(func(old, now *appsv1.StatefulSet) { e.touched(cmp.Or(now, old)) })
 	e.Live.DaemonSets.OnChange(func(old, now *appsv1.DaemonSet) { e.touched(cmp.Or(now, old)) })
 	e.Live.Claims.OnChange(func(old, now *corev1.PersistentVolumeClaim) { e.touched(cmp.Or(now, old)) })
 	e.Live.Jobs.OnChange(func(old, now *batchv1.Job) { e.touched(cmp.Or(now, old)) })
+	e.Live.Autoscalers.OnChange(func(old, now *autoscalingv2.HorizontalPodAutoscaler) { e.touched(cmp.Or(now, old)) })
 	e.Live.Pods.OnChange(func(old, now *corev1.Pod) { e.touched(e.root(cmp.Or(now, old))) })
 }
 
@@ -49,6 +53,12 @@ func (e *Engine) root(obj client.Object) client.Object {
 				return obj
 			}
 			obj = rs
+		case "ReplicationController":
+			rc, ok := e.Live.Controllers.Get(key)
+			if !ok {
+				return obj
+			}
+			obj = rc
 		case "Deployment":
 			d, ok := e.Live.Deployments.Get(key)
 			if !ok {
@@ -295,6 +305,12 @@ func (e *Engine) assess(source string, expected map[plan.Key]int64, only func(cl
 		note(health.ReplicaSet(rs, pods), key.String())
 		out.count(pods, int(*rs.Spec.Replicas))
 	}
+	for _, rc := range ofSource(e.Live.Controllers.All(), source, only) {
+		key := plan.KeyOf(corev1.SchemeGroupVersion.WithKind("ReplicationController"), rc)
+		pods := e.Live.Pods.OwnedBy(rc.UID)
+		note(health.ReplicaSet(strategy.AsReplicaSet(rc), pods), key.String())
+		out.count(pods, int(*rc.Spec.Replicas))
+	}
 	for _, s := range ofSource(e.Live.StatefulSets.All(), source, only) {
 		key := plan.KeyOf(appsv1.SchemeGroupVersion.WithKind("StatefulSet"), s)
 		if behind(s, expected[key]) || s.Status.ObservedGeneration < s.Generation {
@@ -320,6 +336,14 @@ func (e *Engine) assess(source string, expected map[plan.Key]int64, only func(cl
 	for _, c := range ofSource(e.Live.Claims.All(), source, only) {
 		class, ok := e.Live.Classes.Get(types.NamespacedName{Name: storage.ClassOf(c)})
 		note(health.Claim(c, ok && storage.WaitsForPod(class)), plan.KeyOf(corev1.SchemeGroupVersion.WithKind("PersistentVolumeClaim"), c).String())
+	}
+	for _, a := range ofSource(e.Live.Autoscalers.All(), source, only) {
+		key := plan.KeyOf(autoscalerKind(), a)
+		if behind(a, expected[key]) {
+			note(health.Health{State: health.Progressing, Reason: "waits for its controller"}, key.String())
+			continue
+		}
+		note(health.Autoscaler(a), key.String())
 	}
 	for _, j := range ofSource(e.Live.Jobs.All(), source, func(o client.Object) bool { return hookOf(o) == "" && only(o) }) {
 		key := plan.KeyOf(batchv1.SchemeGroupVersion.WithKind("Job"), j)
@@ -361,6 +385,8 @@ func (e *Engine) missing(expected map[plan.Key]int64) string {
 			_, found = e.Live.Deployments.Get(name)
 		case "ReplicaSet":
 			_, found = e.Live.ReplicaSets.Get(name)
+		case "ReplicationController":
+			_, found = e.Live.Controllers.Get(name)
 		case "StatefulSet":
 			_, found = e.Live.StatefulSets.Get(name)
 		case "DaemonSet":
@@ -368,6 +394,8 @@ func (e *Engine) missing(expected map[plan.Key]int64) string {
 		case "Job": // one that is not there any more has ended, and its time is over
 			_, found = e.Live.Jobs.Get(name)
 			found = found || e.Live.Jobs.Version() >= version
+		case "HorizontalPodAutoscaler":
+			_, found = e.Live.Autoscalers.Get(name)
 		case "Pod":
 			_, found = e.Live.Pods.Get(name)
 		}

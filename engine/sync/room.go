@@ -92,7 +92,7 @@ func (r *room) PodsOf(live client.Object) []*corev1.Pod {
 		}
 	case *appsv1.ReplicaSet:
 		out = views.Pods.OwnedBy(obj.UID)
-	case *batchv1.Job, *appsv1.StatefulSet, *appsv1.DaemonSet:
+	case *batchv1.Job, *appsv1.StatefulSet, *appsv1.DaemonSet, *corev1.ReplicationController:
 		out = views.Pods.OwnedBy(live.GetUID())
 	case *corev1.Pod:
 		if p, ok := views.Pods.Get(client.Key(obj)); ok {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
@@ -117,7 +118,7 @@ func New(o Options) *Engine {
 // Run works until the context ends.
 func (e *Engine) Run(ctx context.Context) error {
 	if !live.Synced(ctx, e.Live.Sources, e.Live.Namespaces, e.Live.Deployments, e.Live.ReplicaSets, e.Live.StatefulSets, e.Live.DaemonSets,
-		e.Live.Jobs, e.Live.Claims, e.Live.Classes, e.Live.Pods) {
+		e.Live.Jobs, e.Live.Claims, e.Live.Classes, e.Live.Pods, e.Live.Autoscalers, e.Live.Controllers) {
 		return nil
 	}
 	g, ctx := errgroup.WithContext(ctx)
@@ -273,9 +274,11 @@ func Kinds() []schema.GroupVersionKind {
 	}
 	return []schema.GroupVersionKind{
 		core("Namespace"), core("ConfigMap"), core("Secret"), core("ServiceAccount"), core("Service"), core("Pod"),
+		core("LimitRange"), core("ResourceQuota"), core("ReplicationController"),
 		core("PersistentVolumeClaim"), core("PersistentVolume"), storagev1.SchemeGroupVersion.WithKind("StorageClass"),
 		apps("Deployment"), apps("ReplicaSet"), apps("StatefulSet"), apps("DaemonSet"),
 		batchv1.SchemeGroupVersion.WithKind("Job"), batchv1.SchemeGroupVersion.WithKind("CronJob"),
+		autoscalingv2.SchemeGroupVersion.WithKind("HorizontalPodAutoscaler"),
 		policyv1.SchemeGroupVersion.WithKind("PodDisruptionBudget"), schedulingv1.SchemeGroupVersion.WithKind("PriorityClass"), v1alpha1.GroupVersion.WithKind("Source"),
 	}
 }

@@ -30,6 +30,10 @@ func gather(views *live.Cluster, source string) owned {
 	for _, rs := range o.ReplicaSets {
 		o.Pods = append(o.Pods, views.Pods.OwnedBy(rs.UID)...)
 	}
+	o.Controllers = labelled(views.Controllers.All(), source)
+	for _, rc := range o.Controllers {
+		o.Pods = append(o.Pods, views.Pods.OwnedBy(rc.UID)...)
+	}
 	o.StatefulSets = labelled(views.StatefulSets.All(), source)
 	for _, s := range o.StatefulSets {
 		o.Pods = append(o.Pods, views.Pods.OwnedBy(s.UID)...)
@@ -59,6 +63,7 @@ func gather(views *live.Cluster, source string) owned {
 			}
 		}
 	}
+	o.Autoscalers = labelled(views.Autoscalers.All(), source)
 	o.Namespaces = labelled(views.Namespaces.All(), source)
 	return o
 }

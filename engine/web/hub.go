@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -43,11 +44,13 @@ func newHub(views *live.Cluster) *hub {
 	views.EndpointSlices.OnChange(func(old, now *discoveryv1.EndpointSlice) { h.sliceTouched(cmp.Or(now, old)) })
 	views.Deployments.OnChange(func(old, now *appsv1.Deployment) { h.touched(cmp.Or(now, old), false) })
 	views.ReplicaSets.OnChange(func(old, now *appsv1.ReplicaSet) { h.touched(cmp.Or(now, old), false) })
+	views.Controllers.OnChange(func(old, now *corev1.ReplicationController) { h.touched(cmp.Or(now, old), false) })
 	views.StatefulSets.OnChange(func(old, now *appsv1.StatefulSet) { h.touched(cmp.Or(now, old), false) })
 	views.DaemonSets.OnChange(func(old, now *appsv1.DaemonSet) { h.touched(cmp.Or(now, old), false) })
 	views.Claims.OnChange(func(old, now *corev1.PersistentVolumeClaim) { h.claimTouched(cmp.Or(now, old)) })
 	views.CronJobs.OnChange(func(old, now *batchv1.CronJob) { h.touched(cmp.Or(now, old), false) })
 	views.Jobs.OnChange(func(old, now *batchv1.Job) { h.touched(cmp.Or(now, old), false) })
+	views.Autoscalers.OnChange(func(old, now *autoscalingv2.HorizontalPodAutoscaler) { h.touched(cmp.Or(now, old), false) })
 	views.Pods.OnChange(func(old, now *corev1.Pod) { h.touched(cmp.Or(now, old), true) })
 	return h
 }
@@ -141,6 +144,8 @@ func (h *hub) owner(o client.Object) (source string, known bool) {
 		switch ref.Kind {
 		case "ReplicaSet":
 			o, found = h.views.ReplicaSets.Get(key)
+		case "ReplicationController":
+			o, found = h.views.Controllers.Get(key)
 		case "Deployment":
 			o, found = h.views.Deployments.Get(key)
 		case "StatefulSet":

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -198,5 +199,25 @@ func TestVersionDependsOnContentAlone(t *testing.T) {
 	}
 	if c := newPicture("overview", "x", overview{Nodes: []node{{Name: "n2"}}}); a.Version == c.Version {
 		t.Error("two contents have the same version")
+	}
+}
+
+func TestAutoscalerShowsItsTargetAndUsage(t *testing.T) {
+	a := object(&autoscalingv2.HorizontalPodAutoscaler{}, "a", "web", nil, "")
+	target, now, seen := int32(50), int32(72), int64(0)
+	a.Spec = autoscalingv2.HorizontalPodAutoscalerSpec{
+		ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{Kind: "Deployment", Name: "web"}, MaxReplicas: 8,
+		Metrics: []autoscalingv2.MetricSpec{{Resource: &autoscalingv2.ResourceMetricSource{Name: "cpu", Target: autoscalingv2.MetricTarget{AverageUtilization: &target}}}},
+	}
+	a.Status = autoscalingv2.HorizontalPodAutoscalerStatus{ObservedGeneration: &seen, DesiredReplicas: 3, CurrentMetrics: []autoscalingv2.MetricStatus{
+		{Resource: &autoscalingv2.ResourceMetricStatus{Name: "cpu", Current: autoscalingv2.MetricValueStatus{AverageUtilization: &now}}},
+	}}
+	i := groups(owned{Autoscalers: []*autoscalingv2.HorizontalPodAutoscaler{a}})[0].Items[0]
+	var facts []string
+	for _, f := range i.Facts {
+		facts = append(facts, f.Name+" "+f.Value)
+	}
+	if got := strings.Join(facts, ", "); got != "scales Deployment web, replicas 3, between 1 and 8, cpu 72%, target 50%" || i.State.Word != "Healthy" {
+		t.Errorf("autoscaler is %s: %s", i.State.Word, got)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -17,6 +18,7 @@ import (
 	"berth.dev/berth/api/client"
 	"berth.dev/berth/api/v1alpha1"
 	"berth.dev/berth/engine/health"
+	"berth.dev/berth/engine/strategy"
 )
 
 // revisionAnnotation numbers the ReplicaSets of a Deployment.
@@ -26,10 +28,12 @@ const revisionAnnotation = "deployment.kubernetes.io/revision"
 type owned struct {
 	Deployments  []*appsv1.Deployment
 	ReplicaSets  []*appsv1.ReplicaSet
+	Controllers  []*corev1.ReplicationController
 	StatefulSets []*appsv1.StatefulSet
 	DaemonSets   []*appsv1.DaemonSet
 	CronJobs     []*batchv1.CronJob
 	Jobs         []*batchv1.Job
+	Autoscalers  []*autoscalingv2.HorizontalPodAutoscaler
 	Pods         []*corev1.Pod
 	Claims       []*corev1.PersistentVolumeClaim
 	Services     []*corev1.Service
@@ -122,11 +126,13 @@ func (o owned) uids(source types.UID) map[types.UID]bool {
 	out := map[types.UID]bool{source: true}
 	note(out, o.Deployments)
 	note(out, o.ReplicaSets)
+	note(out, o.Controllers)
 	note(out, o.StatefulSets)
 	note(out, o.DaemonSets)
 	note(out, o.CronJobs)
 	note(out, o.Claims)
 	note(out, o.Jobs)
+	note(out, o.Autoscalers)
 	note(out, o.Pods)
 	note(out, o.Services)
 	note(out, o.Namespaces)
@@ -146,11 +152,13 @@ func note[T client.Object](set map[types.UID]bool, objs []T) {
 func groups(o owned) []group {
 	sorted(o.Deployments)
 	sorted(o.ReplicaSets)
+	sorted(o.Controllers)
 	sorted(o.StatefulSets)
 	sorted(o.DaemonSets)
 	sorted(o.CronJobs)
 	sorted(o.Claims)
 	sorted(o.Jobs)
+	sorted(o.Autoscalers)
 	sorted(o.Pods)
 	sorted(o.Services)
 	sorted(o.Namespaces)
@@ -166,6 +174,11 @@ func groups(o owned) []group {
 			workloads = append(workloads, replicaSetItem(rs, o))
 		}
 	}
+	for _, rc := range o.Controllers {
+		i := replicaSetItem(strategy.AsReplicaSet(rc), o)
+		i.Kind = "ReplicationController"
+		workloads = append(workloads, i)
+	}
 	for _, s := range o.StatefulSets {
 		workloads = append(workloads, statefulSetItem(s, o))
 	}
@@ -179,6 +192,9 @@ func groups(o owned) []group {
 		if metav1.GetControllerOf(j) == nil {
 			workloads = append(workloads, jobItem(j, o))
 		}
+	}
+	for _, a := range o.Autoscalers {
+		workloads = append(workloads, autoscalerItem(a))
 	}
 	for _, p := range o.Pods {
 		if metav1.GetControllerOf(p) == nil {
