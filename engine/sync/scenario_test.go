@@ -81,6 +81,26 @@ apiVersion: v1
 kind: ConfigMap
 metadata: {name: settings}
 ---
+apiVersion: v1
+kind: LimitRange
+metadata: {name: bounds, namespace: team}
+spec: {limits: [{type: Container, default: {cpu: "0.5"}, defaultRequest: {cpu: 10m}}]}
+---
+apiVersion: v1
+kind: ResourceQuota
+metadata: {name: quota, namespace: team}
+spec: {hard: {pods: "20", requests.cpu: 4000m}}
+---
+apiVersion: v1
+kind: ReplicationController
+metadata: {name: old}
+spec: {replicas: 1, selector: {app: old}, template: {metadata: {labels: {app: old}}, spec: {containers: [{name: c, image: v1}]}}}
+---
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {name: web}
+spec: {scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: web}, minReplicas: 1, maxReplicas: 3, metrics: [{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 50}}}]}
+---
 apiVersion: berth.dev/v1alpha1
 kind: Source
 metadata: {name: below}
@@ -98,7 +118,8 @@ func TestEveryKindIsNoChangeOnceItIsApplied(t *testing.T) {
 	}
 	createSource(t, f)
 	body := everyKind + otherKinds + fmt.Sprintf(web, 2, "v1")
-	f.push(t, "c1", "", body, ready())
+	// An autoscaler is not healthy here, where nothing is measured.
+	f.push(t, "c1", "", body, metav1.Condition{Type: "Applied", Status: metav1.ConditionTrue, Reason: "Succeeded"})
 	for _, gvk := range sync.Kinds() {
 		if n := f.source(t).Status.Objects[gvk.Kind]; n == 0 {
 			t.Errorf("no %s is looked at here", gvk.Kind)
