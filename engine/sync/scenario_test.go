@@ -355,3 +355,25 @@ func TestWhatIsRememberedHidesNoChange(t *testing.T) {
 	f.change(t, func(s *v1alpha1.SourceSpec) { s.Namespaces = []string{"shop"} })
 	f.await(t, "c4", metav1.Condition{Type: "Compiled", Status: metav1.ConditionFalse, Reason: "CompileFailed", Message: "may only touch the namespaces shop"})
 }
+
+// TestWhatALimitRangeAddsIsNoChange: a bare Pod has more than its manifest says.
+func TestWhatALimitRangeAddsIsNoChange(t *testing.T) {
+	f := start(t)
+	createSource(t, f)
+	bounds := "apiVersion: v1\nkind: LimitRange\nmetadata: {name: bounds}\nspec: {limits: [{type: Container, default: {cpu: \"0.5\"}, defaultRequest: {cpu: 10m}}]}\n"
+	f.push(t, "c1", "", bounds, ready())
+	body := bounds + "---\napiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: c, image: v1}]}\n"
+	f.push(t, "c2", "", body, ready())
+	var p corev1.Pod
+	if err := f.Get(t.Context(), types.NamespacedName{Namespace: "default", Name: "p"}, &p); err != nil || p.Spec.Containers[0].Resources.Limits.Cpu().String() != "500m" {
+		t.Fatalf("%v %+v", err, p.Spec.Containers)
+	}
+	f.restart(t)
+	enginetest.Eventually(t, wait, func() string {
+		out, err := f.engine.Check(t.Context(), f.source(t), f.revision("c3", body))
+		if err != nil || len(out.Diagnostics) > 0 || len(out.Plan.Steps) > 0 {
+			return fmt.Sprintf("%v\n%v\n%s%d steps", err, out.Diagnostics, out.Plan.Text(), len(out.Plan.Steps))
+		}
+		return ""
+	})
+}
