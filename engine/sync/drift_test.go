@@ -94,3 +94,19 @@ func TestLimitsOfAParentAreFeltAtOnce(t *testing.T) {
 	limit()
 	says("Succeeded: ")
 }
+
+// TestSecretsBeyondNarrowerLimits are not read for what is applied.
+func TestSecretsBeyondNarrowerLimits(t *testing.T) {
+	f := start(t)
+	createSource(t, f)
+	f.remote.other("team", "t1", configMap("a", "1"))
+	f.push(t, "c1", "", fmt.Sprintf(childSource, "team", ", decryption: {secretName: keys, secretNamespace: vault}"), ready())
+	f.awaitSource(t, "team", healthy)
+	f.change(t, func(s *v1alpha1.SourceSpec) { s.Namespaces = []string{"default"} })
+	f.awaitSource(t, "team", func(s *v1alpha1.Source) string {
+		if len(s.Status.Diagnostics) != 1 || !strings.Contains(s.Status.Diagnostics[0].String(), "spec.decryption.secretNamespace: reads a Secret of namespace vault, and Source shop may only touch") {
+			return fmt.Sprint(s.Status.Diagnostics)
+		}
+		return ""
+	})
+}

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -135,14 +135,11 @@ func TestANamespaceGoesWithWhatAllItsSourcesGiveUp(t *testing.T) {
 	if held := check(); held != "" {
 		t.Errorf("held: it %s", held)
 	}
-	other := &corev1.ReplicationController{ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: "old"}, Spec: corev1.ReplicationControllerSpec{
-		Selector: map[string]string{"app": "old"},
-		Template: &corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "old"}}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "x"}}}},
-	}}
+	other := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: "deny"}}
 	if err := f.Create(t.Context(), other); err != nil {
 		t.Fatal(err)
 	}
-	if held := check(); !strings.Contains(held, "with what others keep in it, such as ReplicationController old") {
+	if held := check(); !strings.Contains(held, "with what others keep in it, such as NetworkPolicy deny") {
 		t.Errorf("held: it %s", held)
 	}
 }

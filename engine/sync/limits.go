@@ -3,6 +3,7 @@ package sync
 import (
 	"context"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -164,18 +165,31 @@ func (p *preparation) child(m manifest.Manifest, obj, live client.Object) bool {
 		}
 	}
 	v1alpha1.SetDefaults(s)
-	fine := true
-	for field, namespace := range reads(s) {
-		for _, limit := range p.limits {
-			if !matches(limit.Spec.Namespaces, namespace) {
-				p.fail(m, field, fmt.Sprintf("reads a Secret of namespace %s, and Source %s may only touch the namespaces %s; name a namespace of those",
-					namespace, limit.Name, strings.Join(limit.Spec.Namespaces, ", ")))
-				fine = false
+	faults := beyond(s, p.limits)
+	for _, d := range faults {
+		p.fail(m, d.Field, d.Message)
+	}
+	return len(faults) == 0
+}
+
+// beyond finds the Secrets that a Source reads outside of the limits of those that
+// it comes out of. They may have become narrower since it was made.
+func beyond(s *v1alpha1.Source, limits []*v1alpha1.Source) []v1alpha1.Diagnostic {
+	var out []v1alpha1.Diagnostic
+	read := reads(s)
+	for _, field := range slices.Sorted(maps.Keys(read)) {
+		for _, limit := range limits {
+			if !matches(limit.Spec.Namespaces, read[field]) {
+				out = append(out, v1alpha1.Diagnostic{
+					Severity: v1alpha1.SeverityError, Object: "Source/" + s.Name, Field: field,
+					Message: fmt.Sprintf("reads a Secret of namespace %s, and Source %s may only touch the namespaces %s; name a namespace of those",
+						read[field], limit.Name, strings.Join(limit.Spec.Namespaces, ", ")),
+				})
 				break
 			}
 		}
 	}
-	return fine
+	return out
 }
 
 // reads are the Namespaces that a Source reads Secrets of, by field.

@@ -78,6 +78,9 @@ func (e *Engine) prepare(ctx context.Context, src *v1alpha1.Source, commit strin
 		})
 		return p, nil
 	}
+	if p.diagnostics = beyond(src, p.limits[1:]); len(p.diagnostics) > 0 {
+		return p, nil
+	}
 	for _, m := range set.Manifests {
 		if m.Object.GetKind() == "Namespace" {
 			p.namespaces[m.Object.GetName()] = true

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"berth.dev/berth/api/client"
+	"berth.dev/berth/api/v1alpha1"
 	"berth.dev/berth/engine/enginetest"
 	"berth.dev/berth/engine/sync"
 )
@@ -117,7 +118,8 @@ func TestEveryKindIsNoChangeOnceItIsApplied(t *testing.T) {
 	}
 	createSource(t, f)
 	body := everyKind + otherKinds + fmt.Sprintf(web, 2, "v1")
-	f.push(t, "c1", "", body, ready())
+	// An autoscaler is not healthy here, where nothing is measured.
+	f.push(t, "c1", "", body, metav1.Condition{Type: "Applied", Status: metav1.ConditionTrue, Reason: "Succeeded"})
 	for _, gvk := range sync.Kinds() {
 		if n := f.source(t).Status.Objects[gvk.Kind]; n == 0 {
 			t.Errorf("no %s is looked at here", gvk.Kind)
@@ -309,4 +311,69 @@ func TestAnAppGoesBeforeItsNamespace(t *testing.T) {
 	if err := f.List(t.Context(), &pods, client.ListOptions{Namespace: "team"}); err != nil || len(pods.Items) > 0 {
 		t.Errorf("%v, %d pods outlive their namespace", err, len(pods.Items))
 	}
+}
+
+// TestWhatIsRememberedHidesNoChange: an object was found to be as it should be,
+// twice, and then something of it, or about it, is another.
+func TestWhatIsRememberedHidesNoChange(t *testing.T) {
+	f := start(t)
+	createSource(t, f)
+	f.push(t, "c1", "", configMap("a", "1")+"---\n"+configMap("b", "1"), ready())
+	f.push(t, "c2", "", configMap("a", "1")+"---\n"+configMap("b", "2"), ready())
+	f.push(t, "c3", "", configMap("a", "1")+"---\n"+configMap("b", "3"), ready())
+	live := func() *corev1.ConfigMap {
+		t.Helper()
+		var c corev1.ConfigMap
+		if err := f.Get(t.Context(), types.NamespacedName{Namespace: "default", Name: "a"}, &c); err != nil {
+			t.Fatal(err)
+		}
+		return &c
+	}
+	for _, edit := range []func(*corev1.ConfigMap){
+		func(c *corev1.ConfigMap) { c.Data["k"] = "9" },
+		func(c *corev1.ConfigMap) { c.Data = nil },
+		func(c *corev1.ConfigMap) { delete(c.Labels, "berth.dev/source") },
+	} {
+		c := live()
+		edit(c)
+		if err := f.Update(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+		enginetest.Eventually(t, wait, func() string {
+			f.engine.Recheck()
+			c := live()
+			if c.Data["k"] != "1" || c.Labels["berth.dev/source"] != "shop" || c.Annotations["berth.dev/origin"] != "a.yaml:1" {
+				return fmt.Sprint(c.Data, c.Labels, c.Annotations)
+			}
+			return ""
+		})
+	}
+	f.push(t, "c4", "", annotated(configMap("a", "1"), `berth.dev/encrypted: "true"`)+"---\n"+configMap("b", "3"), ready())
+	if live().Annotations["berth.dev/encrypted"] != "true" {
+		t.Error("the mark of an encrypted file was passed over")
+	}
+	f.change(t, func(s *v1alpha1.SourceSpec) { s.Namespaces = []string{"shop"} })
+	f.await(t, "c4", metav1.Condition{Type: "Compiled", Status: metav1.ConditionFalse, Reason: "CompileFailed", Message: "may only touch the namespaces shop"})
+}
+
+// TestWhatALimitRangeAddsIsNoChange: a bare Pod has more than its manifest says.
+func TestWhatALimitRangeAddsIsNoChange(t *testing.T) {
+	f := start(t)
+	createSource(t, f)
+	bounds := "apiVersion: v1\nkind: LimitRange\nmetadata: {name: bounds}\nspec: {limits: [{type: Container, default: {cpu: \"0.5\"}, defaultRequest: {cpu: 10m}}]}\n"
+	f.push(t, "c1", "", bounds, ready())
+	body := bounds + "---\napiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: c, image: v1}]}\n"
+	f.push(t, "c2", "", body, ready())
+	var p corev1.Pod
+	if err := f.Get(t.Context(), types.NamespacedName{Namespace: "default", Name: "p"}, &p); err != nil || p.Spec.Containers[0].Resources.Limits.Cpu().String() != "500m" {
+		t.Fatalf("%v %+v", err, p.Spec.Containers)
+	}
+	f.restart(t)
+	enginetest.Eventually(t, wait, func() string {
+		out, err := f.engine.Check(t.Context(), f.source(t), f.revision("c3", body))
+		if err != nil || len(out.Diagnostics) > 0 || len(out.Plan.Steps) > 0 {
+			return fmt.Sprintf("%v\n%v\n%s%d steps", err, out.Diagnostics, out.Plan.Text(), len(out.Plan.Steps))
+		}
+		return ""
+	})
 }
