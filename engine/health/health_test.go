@@ -78,7 +78,7 @@ func TestAutoscaler(t *testing.T) {
 		{[]autoscalingv2.HorizontalPodAutoscalerCondition{is("AbleToScale", "True", "x"), is("ScalingActive", "True", "x"), is("ScalingLimited", "False", "x")}, 2, Health{}},
 		{[]autoscalingv2.HorizontalPodAutoscalerCondition{is("AbleToScale", "False", "FailedGetScale")}, 2, Health{State: Progressing, Reason: "because of FailedGetScale"}},
 		{[]autoscalingv2.HorizontalPodAutoscalerCondition{is("AbleToScale", "True", "x"), is("ScalingActive", "False", "FailedGetResourceMetric")}, 2,
-			Health{State: Progressing, Reason: "because of FailedGetResourceMetric"}},
+			Health{Reason: "does not scale: because of FailedGetResourceMetric"}},
 		{[]autoscalingv2.HorizontalPodAutoscalerCondition{is("AbleToScale", "True", "x"), is("ScalingActive", "False", "ScalingDisabled")}, 2,
 			Health{Reason: "is off: its target has no replicas"}},
 	} {

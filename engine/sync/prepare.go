@@ -127,8 +127,9 @@ func (p *preparation) add(ctx context.Context, m manifest.Manifest) error {
 	if !ok {
 		return nil
 	}
-	as, known := p.engine.steady.describe(p.source, m, live)
-	if key := plan.KeyOf(row.GroupVersionKind, obj); known && p.before[key] == as {
+	key := plan.KeyOf(row.GroupVersionKind, obj)
+	as, known := p.engine.steady.describe(p.source, m, live, p.scaled[key])
+	if known && p.before[key] == as {
 		p.want(plan.Desired{Key: key, Object: live, Origin: m.Origin, Live: live, Wave: wave, Same: true}, as)
 		return nil
 	}
@@ -138,7 +139,7 @@ func (p *preparation) add(ctx context.Context, m manifest.Manifest) error {
 			return err
 		}
 	}
-	d := plan.Desired{Key: plan.KeyOf(row.GroupVersionKind, obj), Object: obj, Origin: m.Origin, Live: live, Wave: wave}
+	d := plan.Desired{Key: key, Object: obj, Origin: m.Origin, Live: live, Wave: wave}
 	if p.validate(m, &d) {
 		d.Same = known && d.Immutable == "" && equality.Semantic.DeepEqual(d.Live, d.Object)
 		p.want(d, as)

@@ -83,23 +83,23 @@ metadata: {name: settings}
 ---
 apiVersion: v1
 kind: LimitRange
-metadata: {name: bounds, namespace: team}
-spec: {limits: [{type: Container, default: {cpu: "0.5"}, defaultRequest: {cpu: 10m}}]}
+metadata: {name: limits}
+spec: {limits: [{type: Container, max: {cpu: "2"}, default: {cpu: "0.5"}}]}
 ---
 apiVersion: v1
 kind: ResourceQuota
 metadata: {name: quota, namespace: team}
-spec: {hard: {pods: "20", requests.cpu: 4000m}}
+spec: {hard: {pods: "10", requests.cpu: 1000m}}
 ---
 apiVersion: v1
 kind: ReplicationController
-metadata: {name: old}
-spec: {replicas: 1, selector: {app: old}, template: {metadata: {labels: {app: old}}, spec: {containers: [{name: c, image: v1}]}}}
+metadata: {name: rc}
+spec: {selector: {app: rc}, template: {metadata: {labels: {app: rc}}, spec: {containers: [{name: c, image: v1}]}}}
 ---
 apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler
-metadata: {name: web}
-spec: {scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: web}, minReplicas: 1, maxReplicas: 3, metrics: [{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 50}}}]}
+metadata: {name: scaler}
+spec: {scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: web}, maxReplicas: 9, metrics: [{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 50}}}]}
 ---
 apiVersion: berth.dev/v1alpha1
 kind: Source

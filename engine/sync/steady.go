@@ -50,13 +50,14 @@ func (s *steady) keep(source string, objects map[plan.Key]steadyObject) {
 }
 
 // describe is a manifest of a Source beside a live object, which may be nil.
-func (s *steady) describe(src *v1alpha1.Source, m manifest.Manifest, live client.Object) (steadyObject, bool) {
+// scaled: an autoscaler has the replicas.
+func (s *steady) describe(src *v1alpha1.Source, m manifest.Manifest, live client.Object, scaled bool) (steadyObject, bool) {
 	if live == nil {
 		return steadyObject{}, false
 	}
 	var h maphash.Hash
 	h.SetSeed(s.seed)
-	fmt.Fprintf(&h, "%s/%d/%s/%d", src.UID, src.Generation, m.Origin.Path, m.Origin.Line)
+	fmt.Fprintf(&h, "%s/%d/%s/%d/%t", src.UID, src.Generation, m.Origin.Path, m.Origin.Line, scaled)
 	return steadyObject{h.Sum64() + s.digest(m.Object.Object), live.GetResourceVersion()}, true
 }
 

@@ -15,6 +15,7 @@ import (
 // for the manifest, the place and the live object that it was found with alone.
 func TestEveryDifferenceOfAManifestIsNoticed(t *testing.T) {
 	s := newSteady()
+	scaled := false
 	described := func(text, path string, line int, generation int64, version string) steadyObject {
 		t.Helper()
 		m := manifest.Manifest{Object: &unstructured.Unstructured{}, Origin: manifest.Origin{Path: path, Line: line}}
@@ -25,7 +26,7 @@ func TestEveryDifferenceOfAManifestIsNoticed(t *testing.T) {
 		src.Generation = generation
 		live := &corev1.ConfigMap{}
 		live.ResourceVersion = version
-		out, ok := s.describe(src, m, live)
+		out, ok := s.describe(src, m, live, scaled)
 		if !ok {
 			t.Fatal("not described")
 		}
@@ -35,6 +36,11 @@ func TestEveryDifferenceOfAManifestIsNoticed(t *testing.T) {
 	same := described(text, "a.yaml", 1, 1, "7")
 	if again := described(`{c: {e: true, d: null}, b: [x, y], a: 1}`, "a.yaml", 1, 1, "7"); again != same {
 		t.Error("the order of fields counts")
+	}
+	describedScaled := func() steadyObject {
+		scaled = true
+		defer func() { scaled = false }()
+		return described(text, "a.yaml", 1, 1, "7")
 	}
 	for name, other := range map[string]steadyObject{
 		"a value":             described(`{a: 2, b: [x, y], c: {d: null, e: true}}`, "a.yaml", 1, 1, "7"),
@@ -48,13 +54,14 @@ func TestEveryDifferenceOfAManifestIsNoticed(t *testing.T) {
 		"the file":            described(text, "b.yaml", 1, 1, "7"),
 		"the line":            described(text, "a.yaml", 2, 1, "7"),
 		"the Source":          described(text, "a.yaml", 1, 2, "7"),
+		"an autoscaler":       describedScaled(),
 		"the live object":     described(text, "a.yaml", 1, 1, "8"),
 	} {
 		if other == same {
 			t.Errorf("%s makes no difference", name)
 		}
 	}
-	if _, ok := s.describe(&v1alpha1.Source{}, manifest.Manifest{Object: &unstructured.Unstructured{}}, nil); ok {
+	if _, ok := s.describe(&v1alpha1.Source{}, manifest.Manifest{Object: &unstructured.Unstructured{}}, nil, false); ok {
 		t.Error("an object that is not there is remembered")
 	}
 }
