@@ -84,22 +84,22 @@ metadata: {name: settings}
 apiVersion: v1
 kind: LimitRange
 metadata: {name: limits}
-spec: {limits: [{type: Container, max: {cpu: "2"}, default: {cpu: "0.5"}}]}
+spec: {limits: [{type: Container, defaultRequest: {cpu: 10m}}]}
 ---
 apiVersion: v1
 kind: ResourceQuota
-metadata: {name: quota, namespace: team}
-spec: {hard: {pods: "10", requests.cpu: 1000m}}
+metadata: {name: quota}
+spec: {hard: {pods: "99", count/jobs.batch: "9"}}
 ---
 apiVersion: v1
 kind: ReplicationController
-metadata: {name: rc}
-spec: {selector: {app: rc}, template: {metadata: {labels: {app: rc}}, spec: {containers: [{name: c, image: v1}]}}}
+metadata: {name: old}
+spec: {replicas: 0, template: {metadata: {labels: {app: old}}, spec: {containers: [{name: c, image: v1}]}}}
 ---
 apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler
-metadata: {name: scaler}
-spec: {scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: web}, maxReplicas: 9, metrics: [{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 50}}}]}
+metadata: {name: old}
+spec: {maxReplicas: 3, scaleTargetRef: {apiVersion: v1, kind: ReplicationController, name: old}}
 ---
 apiVersion: berth.dev/v1alpha1
 kind: Source
