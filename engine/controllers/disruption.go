@@ -49,7 +49,9 @@ func newDisruption(c *cluster) *disruption {
 }
 
 // Run works until the context ends.
-func (d *disruption) Run(ctx context.Context) error { return d.loop.run(ctx, d.Controllers, d.Budgets, d.Pods) }
+func (d *disruption) Run(ctx context.Context) error {
+	return d.loop.run(ctx, d.Controllers, d.Budgets, d.Pods)
+}
 
 // budgetSelects: an empty selector selects everything (policy/v1).
 func budgetSelects(b *policyv1.PodDisruptionBudget, p *corev1.Pod) bool {
