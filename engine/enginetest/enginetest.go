@@ -13,6 +13,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -152,7 +153,8 @@ func (k *Kubelet) Mend(ctx context.Context, image string) error {
 				pod.Status.Conditions[j].Status = corev1.ConditionTrue
 			}
 		}
-		if err := k.Client.UpdateStatus(ctx, pod); err != nil {
+		pod.ResourceVersion = "" // the scheduler may write it at the same time, and not the status of its containers
+		if err := k.Client.UpdateStatus(ctx, pod); err != nil && !apierrors.IsNotFound(err) {
 			return err
 		}
 	}
