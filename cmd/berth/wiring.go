@@ -133,7 +133,7 @@ func (s *server) assemble(ctx context.Context, nodeIP netip.Addr) (err error) {
 		return fmt.Errorf("load the schemas: %w", err)
 	}
 	gate := &pushGate{views: s.views, resources: s.res, shared: s.etcd != nil, log: s.log}
-	repositories := receive.New(receive.Options{Dir: filepath.Join(o.dataDir, "git"), Gate: gate, User: userName, Log: s.log})
+	repositories := receive.New(receive.Options{Dir: filepath.Join(o.dataDir, "git"), Gate: gate, User: userName, AllowForce: administrators, Log: s.log})
 	fetcher := &revisions{remote: git.New(git.Options{
 		Dir: filepath.Join(o.dataDir, "clones"), Log: s.log, AllowLocal: o.allowLocal, AllowFile: o.allowFile, Credentials: remoteCredentials(s.res, &forge.Apps{HTTP: git.HTTPClient(o.allowLocal), Clock: clock.RealClock{}}),
 	})}
@@ -370,3 +370,7 @@ func serverNames(node string, ip netip.Addr) []string {
 	}
 	return names
 }
+
+// administrators are all who can push, so each may rewrite history
+// (git push --force-with-lease). The push says so, and its plan what that means.
+func administrators(string, string, string) bool { return true }

@@ -60,7 +60,11 @@ func total(objects map[string]int32) string {
 	if n == 0 {
 		return "no objects"
 	}
-	return fmt.Sprintf("%d objects: %s", n, strings.Join(parts, ", "))
+	noun := "objects"
+	if n == 1 {
+		noun = "object"
+	}
+	return fmt.Sprintf("%d %s: %s", n, noun, strings.Join(parts, ", "))
 }
 
 func firstError(ds []v1alpha1.Diagnostic) string {

@@ -25,6 +25,8 @@ const maxCommands = 100
 type command struct {
 	old, new plumbing.Hash
 	ref      string
+	// rewrites: what the ref was at is not in the history of what it becomes.
+	rewrites bool
 	// refused says why not, in a few words.
 	refused string
 }
@@ -133,6 +135,9 @@ func (s *Server) decide(ctx context.Context, w *response, repo *repository, inco
 		if c.refused != "" {
 			continue
 		}
+		if c.rewrites {
+			w.line(fmt.Sprintf("%s is rewritten: commit %s, which it was at, is not in its history any more", plumbing.ReferenceName(c.ref).Short(), c.old.String()[:10]))
+		}
 		p := Push{Repository: repo.name, Ref: c.ref, Old: c.old.String(), New: c.new.String(), User: user}
 		p.At = func(path string) (revision.Revision, error) {
 			rev, err := tree.Revision(ctx, tree.NewObjects(both), c.new, path)
@@ -197,7 +202,8 @@ func (s *Server) admissible(repo *repository, both *layered, current map[string]
 			return "a branch must point at a commit"
 		}
 	}
-	if !c.old.IsZero() && !tree.Ancestor(both, c.old, c.new) && (s.opts.AllowForce == nil || !s.opts.AllowForce(user, repo.name, c.ref)) {
+	c.rewrites = !c.old.IsZero() && !tree.Ancestor(both, c.old, c.new)
+	if c.rewrites && (s.opts.AllowForce == nil || !s.opts.AllowForce(user, repo.name, c.ref)) {
 		return "history would be rewritten; fetch and rebase, or go back with git revert"
 	}
 	return ""

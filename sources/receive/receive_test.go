@@ -209,7 +209,15 @@ func TestForcePush(t *testing.T) {
 	}
 	contains(t, out, "history would be rewritten; fetch and rebase")
 	allow = true
-	f.git(f.work, "push", "-q", "--force", "origin", "main")
+	// What somebody has pushed meanwhile is not lost to a lease on what was seen.
+	if out, err := f.try(f.work, "push", "--force-with-lease=main:"+strings.Repeat("1", 40), "origin", "main"); err == nil {
+		t.Errorf("a lease on another commit: %s", out)
+	}
+	out, err = f.try(f.work, "push", "--force-with-lease", "origin", "main")
+	if err != nil {
+		t.Errorf("with a lease: %v", err)
+	}
+	contains(t, out, "main is rewritten: commit")
 	f.git(f.work, "push", "-q", "origin", "main:refs/heads/other")
 	f.git(f.work, "push", "-q", "origin", ":other")
 	if last := f.gate.accepted[len(f.gate.accepted)-1]; !last.Deletes() || last.Ref != "refs/heads/other" {
