@@ -33,13 +33,14 @@ func (r *Runner) Attachable(namespace, name, container string) (Attachable, erro
 	if at == nil {
 		return Attachable{}, r.notHere(namespace, name)
 	}
+	c, id := containerOf(at.pod, container), at.running[container].id
 	instance, err := at.find(container, false)
+	// One that has just been started has no log yet.
+	if c == nil && err == nil || c != nil && id == "" || errors.Is(err, logs.ErrNoLog) {
+		return Attachable{}, fmt.Errorf("container %s of pod %s/%s is not running", container, namespace, name)
+	}
 	if err != nil {
 		return Attachable{}, err
-	}
-	c, id := containerOf(at.pod, container), at.running[container].id
-	if c == nil || id == "" {
-		return Attachable{}, fmt.Errorf("container %s of pod %s/%s is not running", container, namespace, name)
 	}
 	out := Attachable{ID: id, Instance: instance, CloseStdin: c.StdinOnce && !c.TTY, TTY: c.TTY}
 	if c.Stdin {
