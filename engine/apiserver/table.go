@@ -36,6 +36,11 @@ func (s *Server) table(q *request, obj runtime.Object) (*metav1.Table, error) {
 		t = sourceTable(obj, time.Now())
 	} else if q.row.Measured {
 		t = usageTable(obj)
+	} else if q.row.Kind == "LimitRange" { // Kubernetes has no columns for it either
+		t, err = plainTable(obj)
+		if err != nil {
+			return nil, apierrors.NewInternalError(err)
+		}
 	} else if t, err = s.Upstream.Table(obj); err != nil {
 		return nil, apierrors.NewInternalError(err)
 	}
@@ -52,6 +57,30 @@ func (s *Server) table(q *request, obj runtime.Object) (*metav1.Table, error) {
 		}
 	}
 	return t, nil
+}
+
+// plainTable prints names and ages, as Kubernetes does where it has no columns of
+// its own for a kind.
+func plainTable(obj runtime.Object) (*metav1.Table, error) {
+	t := &metav1.Table{ColumnDefinitions: []metav1.TableColumnDefinition{
+		{Name: "Name", Type: "string", Format: "name", Description: "Name of the object."},
+		{Name: "Created At", Type: "date", Description: "When the object was made."},
+	}}
+	add := func(o runtime.Object) error {
+		m, err := meta.Accessor(o)
+		if err != nil {
+			return err
+		}
+		t.Rows = append(t.Rows, metav1.TableRow{
+			Cells:  []any{m.GetName(), m.GetCreationTimestamp().UTC().Format(time.RFC3339)},
+			Object: runtime.RawExtension{Object: o},
+		})
+		return nil
+	}
+	if meta.IsListType(obj) {
+		return t, meta.EachListItem(obj, add)
+	}
+	return t, add(obj)
 }
 
 // rowObject puts into a row as much of its object as the client wants.

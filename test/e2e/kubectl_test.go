@@ -98,6 +98,16 @@ metadata: {name: every}
 value: 1000
 description: For the test.
 ---
+apiVersion: v1
+kind: LimitRange
+metadata: {name: every, namespace: desk}
+spec: {limits: [{type: Container, defaultRequest: {cpu: 10m}}]}
+---
+apiVersion: v1
+kind: ResourceQuota
+metadata: {name: every, namespace: desk}
+spec: {hard: {pods: "50"}}
+---
 apiVersion: storage.k8s.io/v1
 kind: StorageClass
 metadata: {name: every}
@@ -209,7 +219,7 @@ func TestKubectlReadsEveryKind(t *testing.T) {
 		{args: "describe service every -n desk", want: "Endpoints:"},
 		{args: "describe secret every -n desk", want: "password:  14 bytes"},
 		{args: "describe node", want: "Allocated resources:"},
-		{args: "describe quota", want: "the server doesn't have a resource type", fail: true},
+		{args: "describe quota -n desk", want: "pods"},
 		{args: "events -n desk", want: "ScalingReplicaSet"},
 		{args: "events -n desk --for pod/" + pod + " --types=Normal", want: "Started"},
 		{args: "get events -n desk --field-selector reason=Started", want: "Started container"},
