@@ -115,9 +115,9 @@ func TestDebugCopyAndProxy(t *testing.T) {
 	m.kubectl("expose", "pod", "web", "--port=80", "--target-port=8080")
 
 	// An ephemeral container sees the processes of the one it is for, and is
-	// none of the pod's own.
+	// none of the pod's own. The server may not listen yet.
 	debug := m.command("kubectl", "debug", "web", "-i", "--image=berth.dev/busybox:1", "--target=web", "-c", "look", "--",
-		"/bin/busybox", "sh", "-c", "read word; echo $word; /bin/busybox ps; /bin/busybox wget -qO- http://localhost:8080/")
+		"/bin/busybox", "sh", "-c", "read word; echo $word; until /bin/busybox wget -qO- http://localhost:8080/; do /bin/busybox sleep 0.2; done; /bin/busybox ps")
 	debug.Stdin = strings.NewReader("typed\n")
 	if out, err := debug.CombinedOutput(); err != nil || !strings.Contains(string(out), "typed") || !strings.Contains(string(out), "httpd -f") || !strings.Contains(string(out), "hello") {
 		t.Errorf("debug printed: %v\n%s", err, out)
