@@ -206,3 +206,27 @@ func TestTheWholeCrowdIsToldOfAnotherReason(t *testing.T) {
 		t.Errorf("%d are told that the reason is another one, want 3", len(told))
 	}
 }
+
+// TestALargePodThatIsOlderHasTheFirstWordOnRoom: when room appears, a large Pod
+// that has waited is decided on before younger small ones of its priority, and
+// takes all of it if it fits.
+func TestALargePodThatIsOlderHasTheFirstWordOnRoom(t *testing.T) {
+	const node = "{status: {allocatable: {cpu: 4, memory: 8Gi, pods: 10}}}"
+	c := world{nodes: map[string]string{"a": node}, pods: map[string]string{"first@a": needs("2", "1Gi"), "second@a": needs("2", "1Gi")}}.cluster(t)
+	q := NewQueue(c)
+	at := func(second int, need string) string {
+		return strings.TrimSuffix(need, "}") + fmt.Sprintf(", metadata: {creationTimestamp: '2026-01-01T00:00:%02dZ'}}", second)
+	}
+	enqueue(t, q, "large", at(1, needs("4", "1Gi")))
+	for i := range 4 {
+		enqueue(t, q, fmt.Sprint("small", i), at(2+i, needs("1", "1Gi")))
+	}
+	expect(t, "no room", run(q, c), "large! small0!")
+	// Too little for the large one: it does not keep the small ones waiting.
+	c.Remove("first")
+	expect(t, "room for two small ones", run(q, c), "small0@a small1@a")
+	for _, id := range []types.UID{"second", "small0", "small1"} {
+		c.Remove(id)
+	}
+	expect(t, "room for all that it needs", run(q, c), "large@a")
+}
