@@ -95,7 +95,7 @@ func conditionsOf(r *rollout, s appsv1.DeploymentStatus, deadline time.Duration,
 		progressing.Reason = "NewReplicaSetAvailable"
 		progressing.Message = fmt.Sprintf("ReplicaSet %q has successfully progressed.", r.current.Name)
 	case was != nil && !moved && was.Reason != "NewReplicaSetAvailable" && was.Reason != "DeploymentPaused" &&
-		now.Sub(was.LastUpdateTime.Time) >= deadline:
+		(was.Reason == "ProgressDeadlineExceeded" || now.Sub(was.LastUpdateTime.Time) >= deadline): // until it moves again
 		progressing.Status, progressing.Reason = corev1.ConditionFalse, "ProgressDeadlineExceeded"
 		if r.current != nil {
 			progressing.Message = fmt.Sprintf("ReplicaSet %q has timed out progressing.", r.current.Name)
