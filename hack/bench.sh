@@ -28,3 +28,5 @@ one -bench Unchanged -benchmem ./engine/controllers
 one -bench ThousandReplicas -benchtime 1x ./engine/controllers
 say "# The scheduler: 5,000 nodes, 10,000 Pods that wait; one that ends; victims among 150,000"
 one -bench . -benchtime 3x ./engine/scheduler
+say "# A Deployment of 1,000 replicas rolled beside 29,000 Pods"
+one -bench Roll -benchtime 3x ./engine/simulate

@@ -55,19 +55,28 @@ type Options struct {
 }
 
 // Run carries out a simulation. A *RefusedError says that nothing was applied.
-func Run(ctx context.Context, o Options) (Result, error) {
+func Run(ctx context.Context, o Options) (result Result, err error) {
+	err = during(ctx, o, func(ctx context.Context, s *simulation) (err error) {
+		result, err = s.await(ctx)
+		return err
+	})
+	return result, err
+}
+
+// during calls watch while the engine and the nodes run.
+func during(ctx context.Context, o Options, watch func(context.Context, *simulation) error) error {
 	dir, err := os.MkdirTemp("", "berth-simulate-")
 	if err != nil {
-		return Result{}, err
+		return err
 	}
 	defer os.RemoveAll(dir)
 	kept, err := store.OpenBolt(filepath.Join(dir, "store.db"))
 	if err != nil {
-		return Result{}, err
+		return err
 	}
 	up, err := upstream.New()
 	if err != nil {
-		return Result{}, err
+		return err
 	}
 	s := &simulation{
 		Options: o, views: live.New(),
@@ -77,9 +86,9 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	base, stop := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan error, 1)
 	go func() { ended <- kept.Run(base) }()
-	result, err := s.run(ctx)
+	err = s.run(ctx, watch)
 	stop()
-	return result, errors.Join(err, <-ended)
+	return errors.Join(err, <-ended)
 }
 
 type simulation struct {
@@ -89,12 +98,12 @@ type simulation struct {
 	settling  settling
 }
 
-func (s *simulation) run(ctx context.Context) (Result, error) {
+func (s *simulation) run(ctx context.Context, watch func(context.Context, *simulation) error) error {
 	if err := s.resources.Bootstrap(ctx); err != nil {
-		return Result{}, err
+		return err
 	}
 	if err := s.createNodes(ctx); err != nil {
-		return Result{}, err
+		return err
 	}
 	s.settling.follow(s.views, s.Clock)
 	parts := controllers.New(controllers.Options{Resources: s.resources, Live: s.views, Clock: s.Clock, Log: s.Log})
@@ -108,9 +117,9 @@ func (s *simulation) run(ctx context.Context) (Result, error) {
 	g.Go(func() error { return engine.Run(inner) })
 	g.Go(func() error { return agents.run(inner) })
 	g.Go(func() error { return s.heartbeats(inner) })
-	result, err := s.await(inner)
+	err := watch(inner, s)
 	stop()
-	return result, errors.Join(err, g.Wait())
+	return errors.Join(err, g.Wait())
 }
 
 // await creates the Source and waits until everything has come to rest.
