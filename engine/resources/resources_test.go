@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/rand"
 	"k8s.io/apimachinery/pkg/watch"
 
 	"berth.dev/berth/api/client"
@@ -318,6 +319,23 @@ func TestTransactionIsAllOrNothing(t *testing.T) {
 	must(t, r.List(t.Context(), &all, client.ListOptions{Namespace: "default"}))
 	if len(all.Items) != 2 || all.Items[1].Data["k"] != "theirs" {
 		t.Errorf("%d ConfigMaps after a transaction that failed", len(all.Items))
+	}
+}
+
+func TestGeneratedNamesOfATransactionDiffer(t *testing.T) {
+	r := enginetest.Resources(t)
+	tx := r.Begin()
+	var names []string
+	for range 2 {
+		rand.Seed(1) // the same first name again
+		obj := configMap("", "1")
+		obj.GenerateName = "a-"
+		must(t, tx.Create(t.Context(), obj))
+		names = append(names, obj.Name)
+	}
+	must(t, tx.Commit(t.Context()))
+	if names[0] == names[1] {
+		t.Errorf("both are %s", names[0])
 	}
 }
 

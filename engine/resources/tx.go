@@ -90,6 +90,7 @@ func (t *Tx) create(ctx context.Context, obj, old client.Object, expect int64) e
 	if obj.GetResourceVersion() != "" {
 		return apierrors.NewBadRequest("resourceVersion must not be set on a new object")
 	}
+	t.name(row, obj)
 	t.r.begin(row, obj)
 	if err := t.checkNamespace(ctx, row, obj); err != nil {
 		return err
@@ -121,11 +122,22 @@ func (t *Tx) create(ctx context.Context, obj, old client.Object, expect int64) e
 	return t.add(c)
 }
 
-// begin gives a new object its identity and its defaults.
-func (r *Resources) begin(row *Resource, obj client.Object) {
-	if obj.GetName() == "" && obj.GetGenerateName() != "" {
-		obj.SetName(generateName(obj.GetGenerateName()))
+// name makes a name out of generateName, one that the transaction does not have
+// yet: of a batch of 1,000, two random names are equal now and then.
+func (t *Tx) name(row *Resource, obj client.Object) {
+	if obj.GetName() != "" || obj.GetGenerateName() == "" {
+		return
 	}
+	for {
+		obj.SetName(generateName(obj.GetGenerateName()))
+		if t.byKey[row.key(obj.GetNamespace(), obj.GetName())] == nil {
+			return
+		}
+	}
+}
+
+// begin gives a new object its UID and its defaults.
+func (r *Resources) begin(row *Resource, obj client.Object) {
 	if was := obj.GetUID(); was != "" && row.forget != nil {
 		row.forget(obj, was)
 	}

@@ -164,6 +164,7 @@ func (r *Resources) ValidateCreate(obj client.Object) field.ErrorList {
 	if err != nil {
 		return field.ErrorList{field.InternalError(nil, err)}
 	}
+	r.Begin().name(row, obj)
 	r.begin(row, obj)
 	return r.upstream.ValidateCreate(obj)
 }
