@@ -28,7 +28,7 @@ func utilization(name corev1.ResourceName, percent int32) autoscalingv2.MetricSp
 
 func averageValue(name corev1.ResourceName, value string) autoscalingv2.MetricSpec {
 	return autoscalingv2.MetricSpec{Type: autoscalingv2.ResourceMetricSourceType, Resource: &autoscalingv2.ResourceMetricSource{
-		Name: name, Target: autoscalingv2.MetricTarget{Type: autoscalingv2.AverageValueMetricType, AverageValue: ptr(resource.MustParse(value))},
+		Name: name, Target: autoscalingv2.MetricTarget{Type: autoscalingv2.AverageValueMetricType, AverageValue: new(resource.MustParse(value))},
 	}}
 }
 
@@ -89,10 +89,10 @@ func newCrowd() *crowd { return &crowd{usage: podUsage{}} }
 func of(c *crowd, metrics ...autoscalingv2.MetricSpec) scaling {
 	return scaling{
 		autoscaler: &autoscalingv2.HorizontalPodAutoscaler{Spec: autoscalingv2.HorizontalPodAutoscalerSpec{
-			MinReplicas: ptr[int32](1), MaxReplicas: 100, Metrics: metrics,
+			MinReplicas: new(int32(1)), MaxReplicas: 100, Metrics: metrics,
 			Behavior: &autoscalingv2.HorizontalPodAutoscalerBehavior{ScaleDown: &autoscalingv2.HPAScalingRules{StabilizationWindowSeconds: new(int32)}},
 		}},
-		target: resources.Scale{Want: ptr(ptr(int32(len(c.pods)))), Have: int32(len(c.pods))},
+		target: resources.Scale{Want: new(new(int32(len(c.pods)))), Have: int32(len(c.pods))},
 		pods:   c.pods, usage: c.usage, now: noon,
 	}
 }
@@ -127,17 +127,17 @@ func TestUsageDecidesTheReplicas(t *testing.T) {
 		}(), 6},
 		{"never fewer than min", func() scaling {
 			s := of(newCrowd().add(4, 1), cpu)
-			s.autoscaler.Spec.MinReplicas = ptr[int32](3)
+			s.autoscaler.Spec.MinReplicas = new(int32(3))
 			return s
 		}(), 3},
 		{"min raises without any metric", func() scaling {
 			s := of(newCrowd().add(1, -1), cpu)
-			s.autoscaler.Spec.MinReplicas = ptr[int32](3)
+			s.autoscaler.Spec.MinReplicas = new(int32(3))
 			return s
 		}(), 3},
 		{"a tolerance of its own to grow", func() scaling {
 			s := of(newCrowd().add(10, 54), cpu)
-			s.autoscaler.Spec.Behavior.ScaleUp = &autoscalingv2.HPAScalingRules{Tolerance: ptr(resource.MustParse("0.05"))}
+			s.autoscaler.Spec.Behavior.ScaleUp = &autoscalingv2.HPAScalingRules{Tolerance: new(resource.MustParse("0.05"))}
 			return s
 		}(), 11},
 		{"zero replicas are left alone", func() scaling {
@@ -243,7 +243,7 @@ func TestWhatKeepsAnAutoscalerFromScalingIsSaid(t *testing.T) {
 		}(), autoscalingv2.ScalingLimited, "True TooManyReplicas: the desired replica count is more than the maximum replica count"},
 		{"too few", func() scaling {
 			s := of(newCrowd().add(4, 1), cpu)
-			s.autoscaler.Spec.MinReplicas = ptr[int32](2)
+			s.autoscaler.Spec.MinReplicas = new(int32(2))
 			return s
 		}(), autoscalingv2.ScalingLimited, "True TooFewReplicas: the desired replica count is less than the minimum replica count"},
 		{"too fast", of(newCrowd().add(1, 1000), cpu), autoscalingv2.ScalingLimited, "True ScaleUpLimit: the desired replica count is increasing faster than the maximum scale rate"},

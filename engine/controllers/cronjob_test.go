@@ -221,10 +221,10 @@ func TestMissedSlotsGiveOneJobForTheLatest(t *testing.T) {
 }
 
 func TestASuspendedCronJobGoesOnWithTheLatestSlot(t *testing.T) {
-	w := newCronWorld(t, "2026-03-01T10:00:30Z", func(s *batchv1.CronJobSpec) { s.Suspend = ptr(true) })
+	w := newCronWorld(t, "2026-03-01T10:00:30Z", func(s *batchv1.CronJobSpec) { s.Suspend = new(true) })
 	w.after(72 * time.Hour)
 	w.expect("suspended for three days", w.slots(), "")
-	w.change(func(s *batchv1.CronJobSpec) { s.Suspend = ptr(false) })
+	w.change(func(s *batchv1.CronJobSpec) { s.Suspend = new(false) })
 	w.expect("resumed", w.slots(), "10:00")
 	w.after(time.Minute)
 	w.expect("then each minute", w.slots(), "10:00 10:01")
@@ -235,17 +235,17 @@ func TestAChangedScheduleDoesNotFireForThePast(t *testing.T) {
 	w.after(5 * time.Hour)
 	w.change(func(s *batchv1.CronJobSpec) { s.Schedule = "0 12 * * *" })
 	w.expect("12:00 is over", w.slots(), "")
-	w.change(func(s *batchv1.CronJobSpec) { s.TimeZone = ptr("America/New_York") }) // 10:00 there
+	w.change(func(s *batchv1.CronJobSpec) { s.TimeZone = new("America/New_York") }) // 10:00 there
 	w.expect("12:00 is not yet", w.slots(), "")
 	w.after(2 * time.Hour)
 	w.expect("12:00 in New York", w.slots(), "12:00")
-	w.change(func(s *batchv1.CronJobSpec) { s.FailedJobsHistoryLimit = ptr(int32(7)) })
+	w.change(func(s *batchv1.CronJobSpec) { s.FailedJobsHistoryLimit = new(int32(7)) })
 	w.expect("another change", w.slots(), "12:00")
 }
 
 func TestASlotThatIsTooLateIsMissed(t *testing.T) {
 	w := newCronWorld(t, "2026-03-01T10:00:30Z", func(s *batchv1.CronJobSpec) {
-		s.Schedule, s.StartingDeadlineSeconds = "0 * * * *", ptr(int64(10))
+		s.Schedule, s.StartingDeadlineSeconds = "0 * * * *", new(int64(10))
 	})
 	w.clock.Step(time.Hour)
 	w.restart()
@@ -295,7 +295,7 @@ func TestConcurrencyPolicies(t *testing.T) {
 
 func TestHistoryLimits(t *testing.T) {
 	w := newCronWorld(t, "2026-03-01T10:00:30Z", func(s *batchv1.CronJobSpec) {
-		s.SuccessfulJobsHistoryLimit, s.FailedJobsHistoryLimit = ptr(int32(2)), ptr(int32(1))
+		s.SuccessfulJobsHistoryLimit, s.FailedJobsHistoryLimit = new(int32(2)), new(int32(1))
 	})
 	for i := range 6 {
 		w.after(time.Minute)
@@ -342,7 +342,7 @@ func TestDaylightSavingOfACronJob(t *testing.T) {
 	// In Berlin the clock goes from 02:00 to 03:00 on 2026-03-29, and from 03:00
 	// back to 02:00 on 2026-10-25.
 	w := newCronWorld(t, "2026-03-28T12:00:00Z", func(s *batchv1.CronJobSpec) {
-		s.Schedule, s.TimeZone, s.SuccessfulJobsHistoryLimit = "30 2 * * *", ptr("Europe/Berlin"), ptr(int32(99))
+		s.Schedule, s.TimeZone, s.SuccessfulJobsHistoryLimit = "30 2 * * *", new("Europe/Berlin"), new(int32(99))
 	})
 	for range 48 * 4 {
 		w.clock.Step(15 * time.Minute)
@@ -351,7 +351,7 @@ func TestDaylightSavingOfACronJob(t *testing.T) {
 	}
 	w.expect("spring", w.slots(), "03:00 02:30")
 	w = newCronWorld(t, "2026-10-24T12:00:00Z", func(s *batchv1.CronJobSpec) {
-		s.Schedule, s.TimeZone, s.SuccessfulJobsHistoryLimit = "30 2 * * *", ptr("Europe/Berlin"), ptr(int32(99))
+		s.Schedule, s.TimeZone, s.SuccessfulJobsHistoryLimit = "30 2 * * *", new("Europe/Berlin"), new(int32(99))
 	})
 	for range 48 * 4 {
 		w.clock.Step(15 * time.Minute)

@@ -3,7 +3,6 @@ package controllers
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -12,8 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/flowcontrol"
-
-	"berth.dev/berth/api/client"
+	"k8s.io/utils/ptr"
 )
 
 // Waits before the failed Pod of a node is replaced.
@@ -145,11 +143,7 @@ func (r *daemonSets) retry(p *corev1.Pod) time.Duration {
 // collided: the name of the new revision belongs to another template.
 func (r *daemonSets) collided(ctx context.Context, set *appsv1.DaemonSet) error {
 	next := set.DeepCopy()
-	n := int32(1)
-	if set.Status.CollisionCount != nil {
-		n = *set.Status.CollisionCount + 1
-	}
-	next.Status.CollisionCount = &n
+	next.Status.CollisionCount = new(ptr.Deref(set.Status.CollisionCount, 0) + 1)
 	return r.resources.UpdateStatus(ctx, next)
 }
 
@@ -169,20 +163,13 @@ func (r *daemonSets) carryOut(ctx context.Context, set *appsv1.DaemonSet, h *his
 	if refused != nil && len(create)+len(step.remove) == 0 && !h.changes(surplus) && equality.Semantic.DeepEqual(step.status, set.Status) {
 		return refused
 	}
-	var gone []*corev1.Pod
-	for _, p := range step.remove {
-		p = p.DeepCopy()
-		if err := tx.Delete(ctx, p, client.DeleteOptions{UID: p.UID}); ignoreNotFound(err) != nil {
-			return fmt.Errorf("delete pod %s: %w", p.Name, err)
-		}
-		gone = append(gone, p)
+	gone, err := deletePods(ctx, tx, step.remove)
+	if err != nil {
+		return err
 	}
 	next := set.DeepCopy()
 	next.Status = step.status
-	if err := tx.UpdateStatus(ctx, next); err != nil {
-		return err
-	}
-	if err := tx.Pin(next); err != nil { // who looked at the same set must not do the same
+	if err := updatePinned(ctx, tx, next); err != nil {
 		return err
 	}
 	err = tx.Commit(ctx)

@@ -14,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/rand"
+	"k8s.io/utils/ptr"
 
 	"berth.dev/berth/api/client"
 	"berth.dev/berth/api/v1alpha1"
@@ -64,11 +65,7 @@ func (d *deployments) collision(ctx context.Context, dep *appsv1.Deployment, rs 
 		return nil
 	}
 	next := dep.DeepCopy()
-	count := int32(1)
-	if dep.Status.CollisionCount != nil {
-		count = *dep.Status.CollisionCount + 1
-	}
-	next.Status.CollisionCount = &count
+	next.Status.CollisionCount = new(ptr.Deref(dep.Status.CollisionCount, 0) + 1)
 	return d.resources.UpdateStatus(ctx, next)
 }
 

@@ -200,10 +200,7 @@ func (j *jobs) carryOut(ctx context.Context, job *batchv1.Job, step *jobStep) (f
 	}
 	next := job.DeepCopy()
 	next.Status = step.status
-	if err := tx.UpdateStatus(ctx, next); err != nil {
-		return nil, err
-	}
-	if err := tx.Pin(next); err != nil { // who looked at the same Job must not do the same
+	if err := updatePinned(ctx, tx, next); err != nil {
 		return nil, err
 	}
 	if err := tx.Commit(ctx); err != nil {

@@ -12,7 +12,7 @@ import (
 
 func indexedJob(completions, parallelism int32, more func(*batchv1.JobSpec)) func(*batchv1.JobSpec) {
 	return func(s *batchv1.JobSpec) {
-		s.CompletionMode, s.Completions, s.Parallelism = ptr(batchv1.IndexedCompletion), &completions, &parallelism
+		s.CompletionMode, s.Completions, s.Parallelism = new(batchv1.IndexedCompletion), &completions, &parallelism
 		if more != nil {
 			more(s)
 		}
@@ -90,7 +90,7 @@ func TestElasticIndexedJob(t *testing.T) {
 
 func TestBackoffLimitPerIndex(t *testing.T) {
 	w := newWorld(t)
-	w.create(indexedJob(3, 3, func(s *batchv1.JobSpec) { s.BackoffLimitPerIndex = ptr(int32(1)) }))
+	w.create(indexedJob(3, 3, func(s *batchv1.JobSpec) { s.BackoffLimitPerIndex = new(int32(1)) }))
 	w.settle()
 	w.exit(w.ofIndex(0), 1)
 	w.settle()
@@ -113,7 +113,7 @@ func TestBackoffLimitPerIndex(t *testing.T) {
 
 func TestAnIndexThatWaitsKeepsNoOtherWaiting(t *testing.T) {
 	w := newWorld(t)
-	w.create(indexedJob(3, 1, func(s *batchv1.JobSpec) { s.BackoffLimitPerIndex = ptr(int32(3)) }))
+	w.create(indexedJob(3, 1, func(s *batchv1.JobSpec) { s.BackoffLimitPerIndex = new(int32(3)) }))
 	w.settle()
 	w.exit(w.ofIndex(0), 1)
 	w.settle()
@@ -123,7 +123,7 @@ func TestAnIndexThatWaitsKeepsNoOtherWaiting(t *testing.T) {
 func TestMaxFailedIndexes(t *testing.T) {
 	w := newWorld(t)
 	w.create(indexedJob(5, 5, func(s *batchv1.JobSpec) {
-		s.BackoffLimitPerIndex, s.MaxFailedIndexes = ptr(int32(0)), ptr(int32(1))
+		s.BackoffLimitPerIndex, s.MaxFailedIndexes = new(int32(0)), new(int32(1))
 	}))
 	w.settle()
 	w.exit(w.ofIndex(0), 1)
@@ -143,7 +143,7 @@ func exitRule(action batchv1.PodFailurePolicyAction, codes ...int32) batchv1.Pod
 
 func TestPodFailurePolicy(t *testing.T) {
 	policy := func(s *batchv1.JobSpec) {
-		s.BackoffLimit = ptr(int32(1))
+		s.BackoffLimit = new(int32(1))
 		s.PodFailurePolicy = &batchv1.PodFailurePolicy{Rules: []batchv1.PodFailurePolicyRule{
 			exitRule(batchv1.PodFailurePolicyActionFailJob, 42),
 			exitRule(batchv1.PodFailurePolicyActionCount, 3),
@@ -193,7 +193,7 @@ func TestPodFailurePolicy(t *testing.T) {
 	t.Run("a code fails an index", func(t *testing.T) {
 		w := newWorld(t)
 		w.create(indexedJob(2, 2, func(s *batchv1.JobSpec) {
-			s.BackoffLimitPerIndex = ptr(int32(5))
+			s.BackoffLimitPerIndex = new(int32(5))
 			s.PodFailurePolicy = &batchv1.PodFailurePolicy{Rules: []batchv1.PodFailurePolicyRule{exitRule(batchv1.PodFailurePolicyActionFailIndex, 42)}}
 		}))
 		w.settle()
@@ -210,10 +210,10 @@ func TestSuccessPolicy(t *testing.T) {
 		exit  []int
 		want  string
 	}{
-		"a leader":          {[]batchv1.SuccessPolicyRule{{SucceededIndexes: ptr("0")}}, []int{1, 0}, "Matched rules at index 0"},
-		"some of a few":     {[]batchv1.SuccessPolicyRule{{SucceededIndexes: ptr("1-3"), SucceededCount: ptr(int32(2))}}, []int{0, 2, 3}, "Matched rules at index 0"},
-		"any, second rule":  {[]batchv1.SuccessPolicyRule{{SucceededIndexes: ptr("4")}, {SucceededCount: ptr(int32(2))}}, []int{0, 1}, "Matched rules at index 1"},
-		"all of the listed": {[]batchv1.SuccessPolicyRule{{SucceededIndexes: ptr("0,2")}}, []int{0, 1, 2}, "Matched rules at index 0"},
+		"a leader":          {[]batchv1.SuccessPolicyRule{{SucceededIndexes: new("0")}}, []int{1, 0}, "Matched rules at index 0"},
+		"some of a few":     {[]batchv1.SuccessPolicyRule{{SucceededIndexes: new("1-3"), SucceededCount: new(int32(2))}}, []int{0, 2, 3}, "Matched rules at index 0"},
+		"any, second rule":  {[]batchv1.SuccessPolicyRule{{SucceededIndexes: new("4")}, {SucceededCount: new(int32(2))}}, []int{0, 1}, "Matched rules at index 1"},
+		"all of the listed": {[]batchv1.SuccessPolicyRule{{SucceededIndexes: new("0,2")}}, []int{0, 1, 2}, "Matched rules at index 0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -221,14 +221,14 @@ func TestSuccessPolicy(t *testing.T) {
 			w.settle()
 			w.run(w.ofIndex(4))
 			for _, n := range c.exit {
-				w.expect("before", jobCondition(ptr(w.job().Status), batchv1.JobSuccessCriteriaMet) == nil, true)
+				w.expect("before", jobCondition(new(w.job().Status), batchv1.JobSuccessCriteriaMet) == nil, true)
 				w.exit(w.ofIndex(n), 0)
 				w.settle()
 			}
 			w.expect("it waits for the rest to stop", w.ended(), "")
 			w.stopAll()
 			w.expect("end", w.ended(), "Complete SuccessPolicy")
-			w.expect("message", jobEnd(ptr(w.job().Status)).Message, c.want)
+			w.expect("message", jobEnd(new(w.job().Status)).Message, c.want)
 			w.expect("failed", w.job().Status.Failed, 0)
 		})
 	}

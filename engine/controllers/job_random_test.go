@@ -84,18 +84,18 @@ func count(m map[types.UID]bool) int {
 // randomJob makes a Job of any shape.
 func randomJob(d dice) func(*batchv1.JobSpec) {
 	return func(s *batchv1.JobSpec) {
-		s.Parallelism, s.BackoffLimit = ptr(int32(1+d.IntN(4))), ptr(int32(d.IntN(6)))
+		s.Parallelism, s.BackoffLimit = new(int32(1+d.IntN(4))), new(int32(d.IntN(6)))
 		if !d.oneIn(5) {
-			s.Completions = ptr(int32(1 + d.IntN(6)))
+			s.Completions = new(int32(1 + d.IntN(6)))
 		}
 		if s.Completions != nil && d.oneIn(2) {
-			s.CompletionMode = ptr(batchv1.IndexedCompletion)
+			s.CompletionMode = new(batchv1.IndexedCompletion)
 			if d.oneIn(2) {
-				s.BackoffLimitPerIndex, s.BackoffLimit = ptr(int32(d.IntN(3))), nil
+				s.BackoffLimitPerIndex, s.BackoffLimit = new(int32(d.IntN(3))), nil
 			}
 		}
 		if d.oneIn(2) {
-			s.PodReplacementPolicy = ptr(batchv1.Failed)
+			s.PodReplacementPolicy = new(batchv1.Failed)
 		}
 		if d.oneIn(4) {
 			s.PodFailurePolicy = &batchv1.PodFailurePolicy{Rules: []batchv1.PodFailurePolicyRule{exitRule(batchv1.PodFailurePolicyActionIgnore, 7)}}

@@ -15,11 +15,9 @@ import (
 	"berth.dev/berth/api/client"
 )
 
-func ptr[T any](v T) *T { return &v }
-
 func TestJobRunsToCompletion(t *testing.T) {
 	w := newWorld(t)
-	w.create(func(s *batchv1.JobSpec) { s.Completions, s.Parallelism = ptr(int32(3)), ptr(int32(2)) })
+	w.create(func(s *batchv1.JobSpec) { s.Completions, s.Parallelism = new(int32(3)), new(int32(2)) })
 	w.settle()
 	w.expect("active", len(w.active()), 2)
 	p := w.active()[0]
@@ -54,7 +52,7 @@ func TestJobRunsToCompletion(t *testing.T) {
 
 func TestWorkQueueEndsWithTheFirstSuccess(t *testing.T) {
 	w := newWorld(t)
-	w.create(func(s *batchv1.JobSpec) { s.Parallelism = ptr(int32(3)) })
+	w.create(func(s *batchv1.JobSpec) { s.Parallelism = new(int32(3)) })
 	w.settle()
 	w.expect("active", len(w.active()), 3)
 	w.exit(w.active()[0], 0)
@@ -71,14 +69,14 @@ func TestWorkQueueEndsWithTheFirstSuccess(t *testing.T) {
 
 func TestParallelismCanBeChanged(t *testing.T) {
 	w := newWorld(t)
-	w.create(func(s *batchv1.JobSpec) { s.Completions, s.Parallelism = ptr(int32(5)), ptr(int32(0)) })
+	w.create(func(s *batchv1.JobSpec) { s.Completions, s.Parallelism = new(int32(5)), new(int32(0)) })
 	w.settle()
 	w.expect("none", len(w.active()), 0)
-	w.change(func(s *batchv1.JobSpec) { s.Parallelism = ptr(int32(9)) })
+	w.change(func(s *batchv1.JobSpec) { s.Parallelism = new(int32(9)) })
 	w.expect("no more than completions", len(w.active()), 5)
 	w.run(w.active()[3])
 	keep := w.active()[3].Name
-	w.change(func(s *batchv1.JobSpec) { s.Parallelism = ptr(int32(1)) })
+	w.change(func(s *batchv1.JobSpec) { s.Parallelism = new(int32(1)) })
 	w.expect("one is left", len(w.active()), 1)
 	w.expect("the one that runs", w.active()[0].Name, keep)
 	w.expect("those that were stopped have not failed", w.job().Status.Failed, 0)
@@ -87,7 +85,7 @@ func TestParallelismCanBeChanged(t *testing.T) {
 
 func TestNoCompletionsAreReachedAtOnce(t *testing.T) {
 	w := newWorld(t)
-	w.create(func(s *batchv1.JobSpec) { s.Completions = ptr(int32(0)) })
+	w.create(func(s *batchv1.JobSpec) { s.Completions = new(int32(0)) })
 	w.settle()
 	w.expect("end", w.ended(), "Complete CompletionsReached")
 }
@@ -118,7 +116,7 @@ func failingWith(w *world, code int32) (pods int, waits []time.Duration) {
 
 func TestBackoffLimitOfNeverCountsPods(t *testing.T) {
 	w := newWorld(t)
-	w.create(func(s *batchv1.JobSpec) { s.BackoffLimit = ptr(int32(3)) })
+	w.create(func(s *batchv1.JobSpec) { s.BackoffLimit = new(int32(3)) })
 	w.settle()
 	pods, waits := failing(w)
 	w.expect("pods", pods, 4)
@@ -133,7 +131,7 @@ func TestBackoffLimitOfNeverCountsPods(t *testing.T) {
 
 func TestTheRetryDelayEndsAtSixMinutesAndSurvivesARestart(t *testing.T) {
 	w := newWorld(t)
-	w.create(func(s *batchv1.JobSpec) { s.BackoffLimit = ptr(int32(7)) })
+	w.create(func(s *batchv1.JobSpec) { s.BackoffLimit = new(int32(7)) })
 	w.settle()
 	for _, want := range []time.Duration{10, 20, 40, 80, 160, 320, 360} {
 		w.exit(w.active()[0], 1)
@@ -148,7 +146,7 @@ func TestTheRetryDelayEndsAtSixMinutesAndSurvivesARestart(t *testing.T) {
 
 func TestASuccessForgetsTheFailuresBefore(t *testing.T) {
 	w := newWorld(t)
-	w.create(func(s *batchv1.JobSpec) { s.Completions, s.BackoffLimit = ptr(int32(2)), ptr(int32(6)) })
+	w.create(func(s *batchv1.JobSpec) { s.Completions, s.BackoffLimit = new(int32(2)), new(int32(6)) })
 	w.settle()
 	w.exit(w.active()[0], 1)
 	w.after(10 * time.Second)
@@ -166,7 +164,7 @@ func TestASuccessForgetsTheFailuresBefore(t *testing.T) {
 func TestParallelFailuresBeyondTheLimit(t *testing.T) {
 	w := newWorld(t)
 	w.create(func(s *batchv1.JobSpec) {
-		s.BackoffLimit, s.Parallelism, s.Completions = ptr(int32(10)), ptr(int32(10)), ptr(int32(10))
+		s.BackoffLimit, s.Parallelism, s.Completions = new(int32(10)), new(int32(10)), new(int32(10))
 	})
 	w.settle()
 	failing(w)
@@ -180,7 +178,7 @@ func TestOnFailureCountsRestarts(t *testing.T) {
 	for limit, restarts := range map[int32]int32{0: 1, 3: 3} {
 		w := newWorld(t)
 		w.create(func(s *batchv1.JobSpec) {
-			s.BackoffLimit, s.Template.Spec.RestartPolicy = ptr(limit), corev1.RestartPolicyOnFailure
+			s.BackoffLimit, s.Template.Spec.RestartPolicy = new(limit), corev1.RestartPolicyOnFailure
 		})
 		w.settle()
 		p := w.active()[0]
@@ -191,7 +189,7 @@ func TestOnFailureCountsRestarts(t *testing.T) {
 		w.report(p, corev1.PodRunning, corev1.ContainerState{}, restarts)
 		w.settle()
 		w.expect("it waits for its pod to stop", w.ended(), "")
-		w.expect("it says that it fails", jobCondition(ptr(w.job().Status), batchv1.JobFailureTarget).Reason, "BackoffLimitExceeded")
+		w.expect("it says that it fails", jobCondition(new(w.job().Status), batchv1.JobFailureTarget).Reason, "BackoffLimitExceeded")
 		w.expect("terminating", *w.job().Status.Terminating, 1)
 		w.stopAll()
 		w.expect("end", w.ended(), "Failed BackoffLimitExceeded")
@@ -201,7 +199,7 @@ func TestOnFailureCountsRestarts(t *testing.T) {
 
 func TestActiveDeadline(t *testing.T) {
 	w := newWorld(t)
-	w.create(func(s *batchv1.JobSpec) { s.ActiveDeadlineSeconds = ptr(int64(30)) })
+	w.create(func(s *batchv1.JobSpec) { s.ActiveDeadlineSeconds = new(int64(30)) })
 	w.settle()
 	w.run(w.active()[0])
 	w.after(29 * time.Second)
@@ -218,23 +216,23 @@ func TestActiveDeadline(t *testing.T) {
 func TestSuspendAndResume(t *testing.T) {
 	w := newWorld(t)
 	w.create(func(s *batchv1.JobSpec) {
-		s.Suspend, s.ActiveDeadlineSeconds, s.BackoffLimit = ptr(true), ptr(int64(30)), ptr(int32(0))
+		s.Suspend, s.ActiveDeadlineSeconds, s.BackoffLimit = new(true), new(int64(30)), new(int32(0))
 	})
 	w.settle()
 	w.expect("nothing runs", len(w.pods()), 0)
 	w.expect("not started", w.job().Status.StartTime == nil, true)
-	w.expect("suspended", jobCondition(ptr(w.job().Status), batchv1.JobSuspended).Status, "True")
+	w.expect("suspended", jobCondition(new(w.job().Status), batchv1.JobSuspended).Status, "True")
 	w.after(time.Minute) // no deadline while it is suspended
-	w.change(func(s *batchv1.JobSpec) { s.Suspend = ptr(false) })
+	w.change(func(s *batchv1.JobSpec) { s.Suspend = new(false) })
 	w.expect("it runs", len(w.active()), 1)
 	w.expect("from now", w.job().Status.StartTime.Time.Equal(w.clock.Now()), true)
 	w.run(w.active()[0])
 	w.after(20 * time.Second)
-	w.change(func(s *batchv1.JobSpec) { s.Suspend = ptr(true) })
+	w.change(func(s *batchv1.JobSpec) { s.Suspend = new(true) })
 	w.expect("stopped", len(w.active()), 0)
 	w.stopAll()
 	w.expect("no pod is left, and none has failed", fmt.Sprint(len(w.pods()), w.job().Status.Failed), "0 0")
-	w.change(func(s *batchv1.JobSpec) { s.Suspend = ptr(false) })
+	w.change(func(s *batchv1.JobSpec) { s.Suspend = new(false) })
 	w.after(20 * time.Second)
 	w.expect("the deadline began anew", len(w.active()), 1)
 	w.exit(w.active()[0], 0)
@@ -248,7 +246,7 @@ func TestSuspendAndResume(t *testing.T) {
 func TestPodReplacementPolicy(t *testing.T) {
 	for policy, want := range map[batchv1.PodReplacementPolicy]int{batchv1.TerminatingOrFailed: 1, batchv1.Failed: 0} {
 		w := newWorld(t)
-		w.create(func(s *batchv1.JobSpec) { s.PodReplacementPolicy = ptr(policy) })
+		w.create(func(s *batchv1.JobSpec) { s.PodReplacementPolicy = new(policy) })
 		w.settle()
 		p := w.active()[0]
 		w.run(p)
@@ -266,7 +264,7 @@ func TestPodReplacementPolicy(t *testing.T) {
 
 func TestJobIsRemovedAfterItsTTL(t *testing.T) {
 	w := newWorld(t)
-	w.create(func(s *batchv1.JobSpec) { s.TTLSecondsAfterFinished = ptr(int32(60)) })
+	w.create(func(s *batchv1.JobSpec) { s.TTLSecondsAfterFinished = new(int32(60)) })
 	w.settle()
 	w.exit(w.active()[0], 0)
 	w.settle()
@@ -281,7 +279,7 @@ func TestJobIsRemovedAfterItsTTL(t *testing.T) {
 
 func TestManagedByAnother(t *testing.T) {
 	w := newWorld(t)
-	w.create(func(s *batchv1.JobSpec) { s.ManagedBy = ptr("example.org/queue") })
+	w.create(func(s *batchv1.JobSpec) { s.ManagedBy = new("example.org/queue") })
 	w.settle()
 	w.expect("pods", len(w.pods()), 0)
 	w.expect("start", w.job().Status.StartTime == nil, true)
@@ -290,7 +288,7 @@ func TestManagedByAnother(t *testing.T) {
 func TestManualSelector(t *testing.T) {
 	w := newWorld(t)
 	w.create(func(s *batchv1.JobSpec) {
-		s.ManualSelector, s.Selector = ptr(true), &metav1.LabelSelector{MatchLabels: map[string]string{"my": "own"}}
+		s.ManualSelector, s.Selector = new(true), &metav1.LabelSelector{MatchLabels: map[string]string{"my": "own"}}
 		s.Template.Labels = map[string]string{"my": "own"}
 	})
 	w.settle()
@@ -303,7 +301,7 @@ func TestManualSelector(t *testing.T) {
 
 func TestPodsOfAJobThatIsGoneAreLetGo(t *testing.T) {
 	w := newWorld(t)
-	w.create(func(s *batchv1.JobSpec) { s.Completions, s.Parallelism = ptr(int32(3)), ptr(int32(3)) })
+	w.create(func(s *batchv1.JobSpec) { s.Completions, s.Parallelism = new(int32(3)), new(int32(3)) })
 	w.settle()
 	p := w.active()
 	w.run(p[0])
@@ -324,7 +322,7 @@ func TestPodsOfAJobThatIsGoneAreLetGo(t *testing.T) {
 
 func TestAPodDeletedBeforeItWasCountedIsCounted(t *testing.T) {
 	w := newWorld(t)
-	w.create(func(s *batchv1.JobSpec) { s.Completions = ptr(int32(2)) })
+	w.create(func(s *batchv1.JobSpec) { s.Completions = new(int32(2)) })
 	w.settle()
 	p := w.active()[0]
 	w.exit(p, 0)
@@ -339,7 +337,7 @@ func TestWhatCannotBeMadeIsSaid(t *testing.T) {
 	w := newWorld(t)
 	w.create(func(s *batchv1.JobSpec) {
 		s.Template.Spec.ServiceAccountName = "nobody"
-		s.ActiveDeadlineSeconds = ptr(int64(5))
+		s.ActiveDeadlineSeconds = new(int64(5))
 	})
 	w.see(nil)
 	err := w.jobs.reconcile(t.Context(), w.key())
@@ -380,7 +378,7 @@ func TestAJobWaitsForThePodsOfTheOneBefore(t *testing.T) {
 func TestAnEvictionIsADisruption(t *testing.T) {
 	w := newWorld(t)
 	w.create(func(s *batchv1.JobSpec) {
-		s.BackoffLimit = ptr(int32(0))
+		s.BackoffLimit = new(int32(0))
 		s.PodFailurePolicy = &batchv1.PodFailurePolicy{Rules: []batchv1.PodFailurePolicyRule{{
 			Action: batchv1.PodFailurePolicyActionIgnore,
 			OnPodConditions: []batchv1.PodFailurePolicyOnPodConditionsPattern{

@@ -2,11 +2,13 @@ package controllers
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"berth.dev/berth/api/client"
 	"berth.dev/berth/engine/resources"
 )
 
@@ -73,4 +75,28 @@ func createPods(ctx context.Context, tx *resources.Tx, pods []*corev1.Pod) (made
 		}
 	}
 	return pods, nil, nil
+}
+
+// deletePods adds the deletion of Pods to a transaction. The Pods it returns are
+// as the transaction leaves them.
+func deletePods(ctx context.Context, tx *resources.Tx, pods []*corev1.Pod) ([]*corev1.Pod, error) {
+	var gone []*corev1.Pod
+	for _, p := range pods {
+		p = p.DeepCopy()
+		if err := tx.Delete(ctx, p, client.DeleteOptions{UID: p.UID}); ignoreNotFound(err) != nil {
+			return nil, fmt.Errorf("delete pod %s: %w", p.Name, err)
+		}
+		gone = append(gone, p)
+	}
+	return gone, nil
+}
+
+// updatePinned adds the new status of an owner of Pods to a transaction, which
+// then fails when the owner is no longer as it was read: who looked at the same
+// one must not do the same again.
+func updatePinned(ctx context.Context, tx *resources.Tx, owner client.Object) error {
+	if err := tx.UpdateStatus(ctx, owner); err != nil {
+		return err
+	}
+	return tx.Pin(owner)
 }

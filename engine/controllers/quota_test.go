@@ -287,7 +287,7 @@ func TestEveryControllerMakesWhatAQuotaLets(t *testing.T) {
 		}},
 		{"Job", func(t *testing.T) (*stage, func() error) {
 			w := newWorld(t)
-			w.create(func(s *batchv1.JobSpec) { s.Completions, s.Parallelism = ptr(int32(4)), ptr(int32(4)) })
+			w.create(func(s *batchv1.JobSpec) { s.Completions, s.Parallelism = new(int32(4)), new(int32(4)) })
 			return w.stage, func() error { return w.jobs.reconcile(w.Context(), w.key()) }
 		}},
 	} {

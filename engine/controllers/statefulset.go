@@ -11,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 
 	"berth.dev/berth/api/client"
 )
@@ -140,11 +141,7 @@ func (r *statefulSets) foreign(set *appsv1.StatefulSet, pod *corev1.Pod) bool {
 // collided: the name of the new revision belongs to another template.
 func (r *statefulSets) collided(ctx context.Context, set *appsv1.StatefulSet) error {
 	next := set.DeepCopy()
-	n := int32(1)
-	if set.Status.CollisionCount != nil {
-		n = *set.Status.CollisionCount + 1
-	}
-	next.Status.CollisionCount = &n
+	next.Status.CollisionCount = new(ptr.Deref(set.Status.CollisionCount, 0) + 1)
 	return r.resources.UpdateStatus(ctx, next)
 }
 
@@ -175,20 +172,13 @@ func (r *statefulSets) carryOut(ctx context.Context, set *appsv1.StatefulSet, h 
 	if refused != nil && len(made)+len(step.remove)+len(step.claims)+len(step.owned) == 0 && !h.changes(surplus) && equality.Semantic.DeepEqual(step.status, set.Status) {
 		return refused
 	}
-	var gone []*corev1.Pod
-	for _, p := range step.remove {
-		p = p.DeepCopy()
-		if err := tx.Delete(ctx, p, client.DeleteOptions{UID: p.UID}); ignoreNotFound(err) != nil {
-			return fmt.Errorf("delete pod %s: %w", p.Name, err)
-		}
-		gone = append(gone, p)
+	gone, err := deletePods(ctx, tx, step.remove)
+	if err != nil {
+		return err
 	}
 	next := set.DeepCopy()
 	next.Status = step.status
-	if err := tx.UpdateStatus(ctx, next); err != nil {
-		return err
-	}
-	if err := tx.Pin(next); err != nil { // who looked at the same set must not do the same
+	if err := updatePinned(ctx, tx, next); err != nil {
 		return err
 	}
 	err = tx.Commit(ctx)

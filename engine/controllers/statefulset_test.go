@@ -381,7 +381,7 @@ func TestMinReadySecondsOfASet(t *testing.T) {
 }
 
 func TestRevisionHistory(t *testing.T) {
-	w := newSetWorld(t, 1, func(s *appsv1.StatefulSetSpec) { s.RevisionHistoryLimit = ptr(int32(2)) })
+	w := newSetWorld(t, 1, func(s *appsv1.StatefulSetSpec) { s.RevisionHistoryLimit = new(int32(2)) })
 	for i := range 6 {
 		w.image(fmt.Sprintf("v%d", i))
 		w.converge()
@@ -551,7 +551,7 @@ func TestRandomStatefulSets(t *testing.T) {
 			}
 			version++
 			edit(func(s *appsv1.StatefulSetSpec) {
-				s.Template.Spec.Containers[0].Image, s.Replicas = fmt.Sprintf("v%d", version), ptr(int32(3))
+				s.Template.Spec.Containers[0].Image, s.Replicas = fmt.Sprintf("v%d", version), new(int32(3))
 			})
 			w.converge()
 			image := fmt.Sprintf("v%d", version)
