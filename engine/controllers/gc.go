@@ -92,6 +92,13 @@ func (f *collectorFollower) Set(obj client.Object) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	uid := obj.GetUID()
+	if old := f.nodes[uid]; old != nil {
+		for _, owner := range old.owners {
+			if !ownedBy(obj, owner.UID) {
+				f.enqueue(owner.UID) // it may wait for the end of this one
+			}
+		}
+	}
 	f.unlink(uid)
 	finalizers := obj.GetFinalizers()
 	o := &ownedObject{
@@ -171,24 +178,49 @@ func (g *collector) reconcile(ctx context.Context, key types.NamespacedName) err
 	if len(o.owners) == 0 {
 		return nil
 	}
-	for _, owner := range o.owners {
-		alive, err := g.alive(ctx, o, owner)
-		if alive || err != nil {
-			return err
+	if kept, err := g.kept(ctx, o.key, o.owners); kept || err != nil {
+		return err
+	}
+	// The view of its own kind may be behind that of its owner's: it may have
+	// been taken off its owner, or have another one by now.
+	obj, err := g.stored(ctx, uid, o)
+	if obj == nil || err != nil || len(obj.GetOwnerReferences()) == 0 {
+		return err
+	}
+	if kept, err := g.kept(ctx, o.key, obj.GetOwnerReferences()); kept || err != nil {
+		return err
+	}
+	return g.delete(ctx, obj, "")
+}
+
+// kept reports whether one of the owners keeps the object.
+func (g *collector) kept(ctx context.Context, key types.NamespacedName, owners []metav1.OwnerReference) (bool, error) {
+	for _, owner := range owners {
+		if alive, err := g.alive(ctx, key, owner); alive || err != nil {
+			return alive, err
 		}
 	}
-	return g.delete(ctx, uid, o, "")
+	return false, nil
+}
+
+// stored is the object as the store has it, nil when it is gone.
+func (g *collector) stored(ctx context.Context, uid types.UID, o ownedObject) (client.Object, error) {
+	obj := o.row.New()
+	if err := g.resources.Get(ctx, o.key, obj); err != nil || obj.GetUID() != uid {
+		return nil, ignoreNotFound(err)
+	}
+	return obj, nil
 }
 
 // alive asks the store itself, for the view may be a moment behind.
-func (g *collector) alive(ctx context.Context, o ownedObject, owner metav1.OwnerReference) (bool, error) {
+func (g *collector) alive(ctx context.Context, key types.NamespacedName, owner metav1.OwnerReference) (bool, error) {
 	gvk := schema.FromAPIVersionAndKind(owner.APIVersion, owner.Kind)
 	row, known := g.resources.ByKind(gvk)
 	if !known {
 		return true, nil // a kind that is not kept here: nothing can be said of it
 	}
 	obj := row.New()
-	err := g.resources.Get(ctx, types.NamespacedName{Namespace: o.key.Namespace, Name: owner.Name}, obj)
+	err := g.resources.Get(ctx, types.NamespacedName{Namespace: key.Namespace, Name: owner.Name}, obj)
 	if apierrors.IsNotFound(err) {
 		return false, nil
 	}
@@ -199,15 +231,10 @@ func (g *collector) alive(ctx context.Context, o ownedObject, owner metav1.Owner
 	return obj.GetUID() == owner.UID && !waits, nil
 }
 
-func (g *collector) delete(ctx context.Context, uid types.UID, o ownedObject, p metav1.DeletionPropagation) error {
-	obj := o.row.New()
-	obj.SetNamespace(o.key.Namespace)
-	obj.SetName(o.key.Name)
-	err := g.resources.Delete(ctx, obj, client.DeleteOptions{UID: uid, Propagation: p})
-	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
-		return nil
-	}
-	return err
+// delete deletes an object if it is still as it was read.
+func (g *collector) delete(ctx context.Context, obj client.Object, p metav1.DeletionPropagation) error {
+	opts := client.DeleteOptions{UID: obj.GetUID(), ResourceVersion: obj.GetResourceVersion(), Propagation: p}
+	return ignoreNotFound(g.resources.Delete(ctx, obj, opts))
 }
 
 // finish takes the next step of an owner's own deletion.
@@ -217,11 +244,8 @@ func (g *collector) finish(ctx context.Context, uid types.UID, o ownedObject, ch
 		return g.finishOrphan(ctx, uid, o)
 	case o.foreground && len(children) > 0:
 		for _, child := range children {
-			c, _, ok := g.find(child)
-			if ok && !c.deleting {
-				if err := g.delete(ctx, child, c, metav1.DeletePropagationForeground); err != nil {
-					return err
-				}
+			if err := g.deleteChild(ctx, uid, child); err != nil {
+				return err
 			}
 		}
 		return nil // the last child's end brings the owner back
@@ -229,6 +253,27 @@ func (g *collector) finish(ctx context.Context, uid types.UID, o ownedObject, ch
 		return g.removeFinalizer(ctx, o, metav1.FinalizerDeleteDependents)
 	}
 	return nil
+}
+
+// deleteChild deletes what an owner waits for, or takes the owner off it when
+// another one keeps it.
+func (g *collector) deleteChild(ctx context.Context, owner, child types.UID) error {
+	c, _, ok := g.find(child)
+	if !ok || c.deleting {
+		return nil
+	}
+	obj, err := g.stored(ctx, child, c)
+	if obj == nil || err != nil || !ownedBy(obj, owner) {
+		return err // its event brings the owner back
+	}
+	kept, err := g.kept(ctx, c.key, obj.GetOwnerReferences())
+	if err != nil {
+		return err
+	}
+	if kept {
+		return g.orphan(ctx, owner, c.row, c.key)
+	}
+	return g.delete(ctx, obj, metav1.DeletePropagationForeground)
 }
 
 // finishOrphan takes an owner off everything that names it, and lets it go. The
@@ -243,7 +288,7 @@ func (g *collector) finishOrphan(ctx context.Context, uid types.UID, o ownedObje
 			return fmt.Errorf("look for what names it as its owner: %w", err)
 		}
 		for _, obj := range page.Objects {
-			if !slices.ContainsFunc(obj.GetOwnerReferences(), func(ref metav1.OwnerReference) bool { return ref.UID == uid }) {
+			if !ownedBy(obj, uid) {
 				continue
 			}
 			if err := g.orphan(ctx, uid, row, client.Key(obj)); err != nil {
@@ -252,6 +297,10 @@ func (g *collector) finishOrphan(ctx context.Context, uid types.UID, o ownedObje
 		}
 	}
 	return g.removeFinalizer(ctx, o, metav1.FinalizerOrphanDependents)
+}
+
+func ownedBy(obj client.Object, owner types.UID) bool {
+	return slices.ContainsFunc(obj.GetOwnerReferences(), func(ref metav1.OwnerReference) bool { return ref.UID == owner })
 }
 
 func (g *collector) orphan(ctx context.Context, owner types.UID, row *resources.Resource, key types.NamespacedName) error {
