@@ -44,6 +44,7 @@ func newClaims(c *cluster) *claims {
 		}
 		if now != nil && now.Spec.ClaimRef == nil {
 			r.unbound(now.Spec.StorageClassName)
+			r.asking(now.Name)
 		}
 	})
 	c.Classes.OnChange(func(_, now *storagev1.StorageClass) {
@@ -76,6 +77,15 @@ func (r *claims) unbound(class string) {
 	}
 }
 
+// asking looks at the claims again that name a volume.
+func (r *claims) asking(volume string) {
+	for _, c := range r.Claims.All() {
+		if c.Spec.VolumeName == volume {
+			r.loop.add(c)
+		}
+	}
+}
+
 // Run works until the context ends.
 func (r *claims) Run(ctx context.Context) error {
 	return r.loop.run(ctx, r.Claims, r.Volumes, r.Classes, r.Pods)
@@ -94,9 +104,10 @@ func (r *claims) reconcile(ctx context.Context, key types.NamespacedName) error 
 	return r.settle(ctx, c)
 }
 
-// letGo ends the protection of a claim that is being deleted.
+// letGo ends the protection of a claim that is being deleted. A Pod that has no
+// node yet does not hold it: it gets none while its claim is going.
 func (r *claims) letGo(ctx context.Context, c *corev1.PersistentVolumeClaim) error {
-	if !slices.Contains(c.Finalizers, v1alpha1.ProtectClaim) || storage.Mounted(r.Cluster, c.Namespace, c.Name, "") != nil {
+	if !slices.Contains(c.Finalizers, v1alpha1.ProtectClaim) || storage.Held(r.Cluster, c) {
 		return nil
 	}
 	// The store is asked: a Pod may be newer than the view.
@@ -105,7 +116,7 @@ func (r *claims) letGo(ctx context.Context, c *corev1.PersistentVolumeClaim) err
 		return fmt.Errorf("look whether claim %s is mounted: %w", c.Name, err)
 	}
 	for i := range pods.Items {
-		if p := &pods.Items[i]; !podFinished(p) && slices.Contains(storage.ClaimsIn(p), c.Name) {
+		if p := &pods.Items[i]; storage.HasNode(p) && storage.Mounts(p, c.Name) {
 			return nil
 		}
 	}
@@ -182,7 +193,10 @@ func (r *claims) settle(ctx context.Context, c *corev1.PersistentVolumeClaim) er
 	if !ok {
 		pv = &corev1.PersistentVolume{}
 		err := r.resources.Get(ctx, types.NamespacedName{Name: c.Spec.VolumeName}, pv)
-		if apierrors.IsNotFound(err) {
+		switch {
+		case apierrors.IsNotFound(err) && c.Status.Phase != corev1.ClaimBound && c.Status.Phase != corev1.ClaimLost:
+			return r.wait(ctx, c, "FailedBinding", fmt.Sprintf("volume %s, which spec.volumeName asks for, is not there yet", c.Spec.VolumeName))
+		case apierrors.IsNotFound(err):
 			return r.lost(ctx, c)
 		}
 		if err != nil {

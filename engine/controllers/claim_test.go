@@ -2,6 +2,7 @@ package controllers_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -146,6 +147,24 @@ func TestAClaimIsKeptWhileItIsMountedAndItsVolumeGoesThen(t *testing.T) {
 	})
 }
 
+// made is a volume that people made on a node.
+func made(name, size, class, node string) *corev1.PersistentVolume {
+	pv := &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	pv.Spec.Capacity = corev1.ResourceList{corev1.ResourceStorage: resource.MustParse(size)}
+	pv.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}
+	pv.Spec.StorageClassName, pv.Spec.PersistentVolumeReclaimPolicy = class, corev1.PersistentVolumeReclaimRetain
+	pv.Spec.Local = &corev1.LocalVolumeSource{Path: "/mnt/" + name}
+	pv.Spec.NodeAffinity = &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{
+		MatchExpressions: []corev1.NodeSelectorRequirement{{Key: corev1.LabelHostname, Operator: corev1.NodeSelectorOpIn, Values: []string{node}}},
+	}}}}
+	return pv
+}
+
+// inClass is the class of a claim.
+func inClass(class string) func(*corev1.PersistentVolumeClaim) {
+	return func(c *corev1.PersistentVolumeClaim) { c.Spec.StorageClassName = &class }
+}
+
 func TestAVolumeThatIsInUseIsNotRemovable(t *testing.T) {
 	r := startStorage(t, "n1")
 	create(t, r, claim("data", "1Gi"), sizedPod("user", "1Gi", "", mounting("data")))
@@ -164,33 +183,19 @@ func TestAVolumeThatIsInUseIsNotRemovable(t *testing.T) {
 
 func TestVolumesThatPeopleMake(t *testing.T) {
 	r := startStorage(t, "n1", "n2")
-	made := func(name, size, class, node string) *corev1.PersistentVolume {
-		pv := &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: name}}
-		pv.Spec.Capacity = corev1.ResourceList{corev1.ResourceStorage: resource.MustParse(size)}
-		pv.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}
-		pv.Spec.StorageClassName, pv.Spec.PersistentVolumeReclaimPolicy = class, corev1.PersistentVolumeReclaimRetain
-		pv.Spec.Local = &corev1.LocalVolumeSource{Path: "/mnt/" + name}
-		pv.Spec.NodeAffinity = &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{
-			MatchExpressions: []corev1.NodeSelectorRequirement{{Key: corev1.LabelHostname, Operator: corev1.NodeSelectorOpIn, Values: []string{node}}},
-		}}}}
-		return pv
-	}
-	of := func(class string) func(*corev1.PersistentVolumeClaim) {
-		return func(c *corev1.PersistentVolumeClaim) { c.Spec.StorageClassName = &class }
-	}
 	// Without a class: the smallest that is large enough, at once.
-	create(t, r, made("big", "10Gi", "", "n1"), made("small", "1Gi", "", "n1"), made("right", "5Gi", "", "n1"), claim("now", "4Gi", of("")))
+	create(t, r, made("big", "10Gi", "", "n1"), made("small", "1Gi", "", "n1"), made("right", "5Gi", "", "n1"), claim("now", "4Gi", inClass("")))
 	hasPhase(t, r, "now", corev1.ClaimBound)
 	if v := get(t, r, "now", &corev1.PersistentVolumeClaim{}).Spec.VolumeName; v != "right" {
 		t.Errorf("volume %s, want right", v)
 	}
 	// A class that does not exist: a name that both have, as in Kubernetes' own first example.
-	create(t, r, made("set-aside", "1Gi", "manual", "n1"), claim("manual", "1Gi", of("manual")))
+	create(t, r, made("set-aside", "1Gi", "manual", "n1"), claim("manual", "1Gi", inClass("manual")))
 	hasPhase(t, r, "manual", corev1.ClaimBound)
 	// A class without a provisioner: with the Pod, where there is one.
 	wait := storagev1.VolumeBindingWaitForFirstConsumer
 	create(t, r, &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "disks"}, Provisioner: "kubernetes.io/no-provisioner", VolumeBindingMode: &wait})
-	create(t, r, claim("later", "4Gi", of("disks")), sizedPod("later", "1Gi", "", mounting("later")))
+	create(t, r, claim("later", "4Gi", inClass("disks")), sizedPod("later", "1Gi", "", mounting("later")))
 	waits(t, r, "later", `no free volume of class disks is large enough for persistentvolumeclaim "later"`)
 	create(t, r, made("disk", "8Gi", "disks", "n2"))
 	bound(t, r, "later", "n2")
@@ -201,7 +206,7 @@ func TestVolumesThatPeopleMake(t *testing.T) {
 	}
 	volumePhase(t, r, "right", corev1.VolumeReleased)
 	// One with the name that a claim asks for.
-	create(t, r, claim("named", "1Gi", of(""), func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeName = "big" }))
+	create(t, r, claim("named", "1Gi", inClass(""), func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeName = "big" }))
 	hasPhase(t, r, "named", corev1.ClaimBound)
 	volumePhase(t, r, "big", corev1.VolumeBound)
 }
@@ -218,13 +223,88 @@ func TestClaimsThatWait(t *testing.T) {
 	}
 	create(t, r, claim("single", "1Gi", only), sizedPod("one", "1Gi", "", mounting("single")))
 	bound(t, r, "one", "n1")
-	create(t, r, sizedPod("two", "1Gi", "", mounting("single")))
+	create(t, r, sizedPod("two", "1Gi", "", mounting("single")), sizedPod("three", "1Gi", "", mounting("single")))
 	waits(t, r, "two", `"single" is ReadWriteOncePod, and pod one has it`)
+	waits(t, r, "three", `"single" is ReadWriteOncePod, and pod one has it`)
 	now := int64(0)
 	if err := r.Delete(t.Context(), sizedPod("one", "1Gi", ""), client.DeleteOptions{GracePeriodSeconds: &now}); err != nil {
 		t.Fatal(err)
 	}
-	bound(t, r, "two", "n1")
+	// One of the two that wait has it now, and the other one waits for that.
+	enginetest.Eventually(t, wait, func() string {
+		two, three := get(t, r, "two", &corev1.Pod{}), get(t, r, "three", &corev1.Pod{})
+		if two.Spec.NodeName == three.Spec.NodeName {
+			return fmt.Sprintf("both are on node %q", two.Spec.NodeName)
+		}
+		waiting, holder := two, three
+		if two.Spec.NodeName != "" {
+			waiting, holder = three, two
+		}
+		want := "and pod " + holder.Name + " has it"
+		for _, c := range waiting.Status.Conditions {
+			if strings.Contains(c.Message, want) {
+				return ""
+			}
+		}
+		return fmt.Sprintf("%s does not say %q", waiting.Name, want)
+	})
+}
+
+// TestAPodWithoutANodeHoldsNoClaim: the claim of a dead node goes, though a Pod
+// waits that names it.
+func TestAPodWithoutANodeHoldsNoClaim(t *testing.T) {
+	r := startStorage(t, "n1")
+	create(t, r, claim("data", "1Gi"), sizedPod("huge", "100Gi", "", mounting("data")))
+	waits(t, r, "huge", "memory")
+	if err := r.Delete(t.Context(), claim("data", "1Gi"), client.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	enginetest.Eventually(t, wait, func() string {
+		err := r.Get(t.Context(), types.NamespacedName{Namespace: "default", Name: "data"}, &corev1.PersistentVolumeClaim{})
+		if !apierrors.IsNotFound(err) {
+			return fmt.Sprintf("the claim is still there, %v", err)
+		}
+		return ""
+	})
+}
+
+// TestAClaimWaitsForTheVolumeThatItNames: it is not lost, for it never had one.
+func TestAClaimWaitsForTheVolumeThatItNames(t *testing.T) {
+	r := startStorage(t, "n1")
+	create(t, r, claim("early", "1Gi", inClass(""), func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeName = "pv1" }))
+	enginetest.Eventually(t, wait, func() string {
+		var events corev1.EventList
+		if err := r.List(t.Context(), &events, client.ListOptions{Namespace: "default"}); err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range events.Items {
+			if strings.Contains(e.Message, "volume pv1, which spec.volumeName asks for, is not there yet") {
+				return ""
+			}
+		}
+		return "no event says what it waits for"
+	})
+	if p := get(t, r, "early", &corev1.PersistentVolumeClaim{}).Status.Phase; p == corev1.ClaimLost {
+		t.Errorf("phase %s", p)
+	}
+	create(t, r, made("pv1", "1Gi", "", "n1"))
+	hasPhase(t, r, "early", corev1.ClaimBound)
+}
+
+// TestAPodGoesWhereAllItsClaimsHaveVolumes: two claims do not share the one
+// volume of a node, though each alone would find it there.
+func TestAPodGoesWhereAllItsClaimsHaveVolumes(t *testing.T) {
+	r := startStorage(t, "n1", "n2")
+	later := storagev1.VolumeBindingWaitForFirstConsumer
+	create(t, r, &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "disks"}, Provisioner: "kubernetes.io/no-provisioner", VolumeBindingMode: &later})
+	class := inClass("disks")
+	create(t, r, made("one", "1Gi", "disks", "n1"), claim("a", "1Gi", class), claim("b", "1Gi", class))
+	create(t, r, sizedPod("both", "1Gi", "", mounting("a", "b")))
+	waits(t, r, "both", "volume")
+	create(t, r, made("two", "1Gi", "disks", "n2"), made("three", "1Gi", "disks", "n2"))
+	bound(t, r, "both", "n2")
+	hasPhase(t, r, "a", corev1.ClaimBound)
+	hasPhase(t, r, "b", corev1.ClaimBound)
 }
 
 func TestABoundClaimGrows(t *testing.T) {

@@ -2,6 +2,8 @@ package controllers
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -9,9 +11,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
 
 	"berth.dev/berth/api/client"
+	"berth.dev/berth/api/v1alpha1"
 	"berth.dev/berth/engine/live"
 	"berth.dev/berth/engine/scheduler"
 	"berth.dev/berth/engine/storage"
@@ -45,6 +50,12 @@ type scheduling struct {
 	claimants map[types.NamespacedName]*corev1.Pod
 	// refused is what is to be written on Pods that wait.
 	refused map[types.NamespacedName]refusal
+	// unbindable are the nodes, by Pod that waits, on which its claims could not
+	// have their volumes.
+	unbindable map[types.UID]map[string]bool
+	// failures is how often a Pod could not be bound, for the wait until it is
+	// decided on anew.
+	failures workqueue.TypedRateLimiter[types.UID]
 	// budgets are the PodDisruptionBudgets, nil when one has changed.
 	budgets []scheduler.Budget
 }
@@ -59,6 +70,7 @@ func newScheduling(c *cluster) *scheduling {
 	s := &scheduling{
 		cluster: c, kick: make(chan struct{}, 1), known: scheduler.New(),
 		assumed: map[types.NamespacedName]assumption{}, claimants: map[types.NamespacedName]*corev1.Pod{}, refused: map[types.NamespacedName]refusal{},
+		unbindable: map[types.UID]map[string]bool{}, failures: workqueue.NewTypedItemExponentialFailureRateLimiter[types.UID](retryFirst, retryMax),
 	}
 	s.queue = scheduler.NewQueue(s.known)
 	s.binds = newLoop(c, "bind", s.bind)
@@ -69,8 +81,11 @@ func newScheduling(c *cluster) *scheduling {
 		s.change(func() {
 			if now == nil {
 				s.known.RemoveNode(old.Name)
-			} else {
-				s.known.SetNode(now)
+				return
+			}
+			s.known.SetNode(now)
+			if old == nil || old.Annotations[v1alpha1.AnnotationClaims] != now.Annotations[v1alpha1.AnnotationClaims] {
+				s.lookAtVolumes()
 			}
 		})
 	})
@@ -88,15 +103,19 @@ func newScheduling(c *cluster) *scheduling {
 			}
 		})
 	})
-	c.Claims.OnChange(func(_, _ *corev1.PersistentVolumeClaim) { s.claimsChanged() })
-	c.Volumes.OnChange(func(_, _ *corev1.PersistentVolume) { s.claimsChanged() })
-	c.Classes.OnChange(func(_, _ *storagev1.StorageClass) { s.claimsChanged() })
+	c.Claims.OnChange(func(_, _ *corev1.PersistentVolumeClaim) { s.change(s.lookAtVolumes) })
+	c.Volumes.OnChange(func(_, _ *corev1.PersistentVolume) { s.change(s.lookAtVolumes) })
+	c.Classes.OnChange(func(_, _ *storagev1.StorageClass) { s.change(s.lookAtVolumes) })
 	return s
 }
 
-// claimsChanged looks anew at what the claims of Pods that wait ask for.
-func (s *scheduling) claimsChanged() { s.change(s.lookAtClaims) }
+// lookAtVolumes: what a node could not give before, it may give now.
+func (s *scheduling) lookAtVolumes() {
+	clear(s.unbindable)
+	s.lookAtClaims()
+}
 
+// lookAtClaims looks anew at what the claims of Pods that wait ask for.
 func (s *scheduling) lookAtClaims() {
 	for _, pod := range s.claimants {
 		s.queue.Add(s.input(pod))
@@ -161,6 +180,7 @@ func (s *scheduling) podChanged(old, now *corev1.Pod) {
 		s.place(now, now.Spec.NodeName)
 		delete(s.assumed, key)
 		delete(s.refused, key)
+		delete(s.unbindable, now.UID)
 	case now.DeletionTimestamp != nil:
 		s.forget(now)
 	case len(now.Spec.SchedulingGates) > 0:
@@ -180,8 +200,28 @@ func (s *scheduling) podChanged(old, now *corev1.Pod) {
 
 // input is a Pod as the scheduler wants to have it.
 func (s *scheduling) input(pod *corev1.Pod) scheduler.Pod {
-	claims := storage.Of(s.Cluster, pod)
-	return scheduler.Pod{Pod: pod, Volumes: claims.Reaches, Blocked: claims.Waits}
+	claims := storage.Of(s.Cluster, pod, s.holds)
+	in := scheduler.Pod{Pod: pod, Volumes: claims.Reaches, Blocked: claims.Waits}
+	if nodes := s.unbindable[pod.UID]; len(nodes) > 0 && len(claims.Unbound) > 0 {
+		in.Volumes = append(in.Volumes, scheduler.Volume{Claim: claims.Unbound[0].Name, Nodes: allBut(nodes)})
+	}
+	return in
+}
+
+// holds: the Pod has a node, or is about to.
+func (s *scheduling) holds(p *corev1.Pod) bool {
+	return storage.HasNode(p) || s.assumed[client.Key(p)].uid == p.UID
+}
+
+// allBut selects the nodes that are not among some.
+func allBut(nodes map[string]bool) *corev1.NodeSelector {
+	var term corev1.NodeSelectorTerm
+	for _, name := range slices.Sorted(maps.Keys(nodes)) {
+		term.MatchFields = append(term.MatchFields, corev1.NodeSelectorRequirement{
+			Key: metav1.ObjectNameField, Operator: corev1.NodeSelectorOpNotIn, Values: []string{name},
+		})
+	}
+	return &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{term}}
 }
 
 // place counts a Pod on a node; it waits no longer.
@@ -203,6 +243,8 @@ func (s *scheduling) forget(pod *corev1.Pod) {
 	}
 	delete(s.refused, key)
 	delete(s.claimants, key)
+	delete(s.unbindable, pod.UID)
+	s.failures.Forget(pod.UID)
 	if len(storage.ClaimsIn(pod)) > 0 { // a claim may be for one Pod at a time
 		s.lookAtClaims()
 	}

@@ -2,10 +2,12 @@ package controllers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -13,9 +15,32 @@ import (
 	"berth.dev/berth/engine/storage"
 )
 
+// noVolumeError: a claim cannot have its volume on a node.
+type noVolumeError struct{ why string }
+
+func (e *noVolumeError) Error() string { return e.why }
+
+func noVolume(format string, args ...any) error { return &noVolumeError{fmt.Sprintf(format, args...)} }
+
 // bindClaims gives the claims of a Pod that have none their volumes on its node,
-// all or none.
-func (c *cluster) bindClaims(ctx context.Context, unbound []*corev1.PersistentVolumeClaim, nodeName string) error {
+// all or none. A Conflict says that the Pod is to be decided on anew, a
+// *noVolumeError that it is not to come to this node.
+func (s *scheduling) bindClaims(ctx context.Context, pod *corev1.Pod, node string) error {
+	s.mu.Lock()
+	claims := storage.Of(s.Cluster, pod, s.holds)
+	s.mu.Unlock()
+	if claims.Waits != "" {
+		return apierrors.NewConflict(corev1.Resource("pods"), pod.Name, errors.New(claims.Waits))
+	}
+	err := s.volumesFor(ctx, claims.Unbound, node)
+	if apierrors.IsNotFound(err) {
+		return apierrors.NewConflict(corev1.Resource("pods"), pod.Name, err) // it is not the Pod that is gone
+	}
+	return err
+}
+
+// volumesFor gives claims their volumes on a node.
+func (c *cluster) volumesFor(ctx context.Context, unbound []*corev1.PersistentVolumeClaim, nodeName string) error {
 	if len(unbound) == 0 {
 		return nil
 	}
@@ -57,11 +82,11 @@ func (c *cluster) bindClaims(ctx context.Context, unbound []*corev1.PersistentVo
 func (c *cluster) volumeFor(claim *corev1.PersistentVolumeClaim, node *corev1.Node) (*corev1.PersistentVolume, error) {
 	class, ok := c.Classes.Get(types.NamespacedName{Name: storage.ClassOf(claim)})
 	if !ok || class.Provisioner != v1alpha1.LocalProvisioner {
-		return nil, fmt.Errorf("the volume that was chosen for claim %s on node %s is taken", claim.Name, node.Name)
+		return nil, noVolume("the volume that was chosen for claim %s on node %s is taken", claim.Name, node.Name)
 	}
 	folder := node.Annotations[v1alpha1.AnnotationClaims]
 	if folder == "" {
-		return nil, fmt.Errorf("node %s does not say where it keeps volumes (annotation %s): its agent is of an earlier version", node.Name, v1alpha1.AnnotationClaims)
+		return nil, noVolume("node %s does not say where it keeps volumes (annotation %s): its agent is of an earlier version", node.Name, v1alpha1.AnnotationClaims)
 	}
 	policy := corev1.PersistentVolumeReclaimDelete
 	if class.ReclaimPolicy != nil {

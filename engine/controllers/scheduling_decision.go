@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
@@ -43,6 +44,9 @@ func (s *scheduling) decide() bool {
 	key := client.Key(pod)
 	s.assumed[key] = assumption{pod.UID, d.Node}
 	delete(s.refused, key)
+	if storage.ForOnePod(s.Cluster, pod.Pod) {
+		s.lookAtClaims() // no other one has it now
+	}
 	s.binds.queue.Add(key)
 	return true
 }
@@ -88,7 +92,7 @@ func (s *scheduling) tell(pod *corev1.Pod, r refusal) {
 }
 
 // bind writes a decision down. When that fails, the Pod is decided on anew after
-// a while.
+// a while, which grows: what is wrong may last.
 func (s *scheduling) bind(ctx context.Context, key types.NamespacedName) error {
 	s.mu.Lock()
 	a, ok := s.assumed[key]
@@ -100,34 +104,49 @@ func (s *scheduling) bind(ctx context.Context, key types.NamespacedName) error {
 		}
 		return nil
 	}
+	exists = exists && pod.UID == a.uid
 	var err error
-	if exists && pod.UID == a.uid {
-		if err = s.bindClaims(ctx, storage.Of(s.Cluster, pod).Unbound, a.node); apierrors.IsNotFound(err) {
-			err = apierrors.NewConflict(corev1.Resource("pods"), pod.Name, err) // it is not the Pod that is gone
-		}
+	if exists {
+		err = s.bindClaims(ctx, pod, a.node)
 	}
 	if err == nil {
 		err = s.resources.Bind(ctx, key, a.uid, a.node)
+		if apierrors.IsNotFound(err) {
+			s.giveUp(key, a, nil)
+			return nil
+		}
 	}
 	if err == nil {
-		if exists && pod.UID == a.uid {
+		s.failures.Forget(a.uid)
+		if exists {
 			s.events.Normal(ctx, corev1.SchemeGroupVersion.WithKind("Pod"), pod, "Scheduled", "Successfully assigned %s/%s to %s", key.Namespace, key.Name, a.node)
 		}
 		return nil
 	}
-	s.change(func() {
-		if s.assumed[key] == a { // the view has not shown otherwise meanwhile
-			delete(s.assumed, key)
-			s.known.Remove(a.uid)
-		}
-	})
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
+	s.giveUp(key, a, err)
 	if exists && !apierrors.IsConflict(err) {
 		s.events.Warning(ctx, corev1.SchemeGroupVersion.WithKind("Pod"), pod, "FailedScheduling", "cannot be bound to %s: %s", a.node, err.Error())
 	}
-	return err
+	s.binds.queue.AddAfter(key, s.failures.When(a.uid))
+	return nil
+}
+
+// giveUp takes a decision back that could not be written down.
+func (s *scheduling) giveUp(key types.NamespacedName, a assumption, why error) {
+	s.change(func() {
+		if s.assumed[key] != a { // the view has shown otherwise meanwhile
+			return
+		}
+		delete(s.assumed, key)
+		s.known.Remove(a.uid)
+		if none := (*noVolumeError)(nil); errors.As(why, &none) {
+			if s.unbindable[a.uid] == nil {
+				s.unbindable[a.uid] = map[string]bool{}
+			}
+			s.unbindable[a.uid][a.node] = true
+		}
+		s.lookAtClaims()
+	})
 }
 
 // refuse says on a Pod why it waits, once its victims are told to end.

@@ -23,8 +23,9 @@ type Claims struct {
 	Waits string
 }
 
-// Of looks at the claims of a Pod.
-func Of(c *live.Cluster, pod *corev1.Pod) Claims {
+// Of looks at the claims of a Pod. holds says which other Pods have theirs: those
+// that have a node.
+func Of(c *live.Cluster, pod *corev1.Pod, holds func(*corev1.Pod) bool) Claims {
 	var out Claims
 	for _, name := range ClaimsIn(pod) {
 		claim, ok := c.Claims.Get(types.NamespacedName{Namespace: pod.Namespace, Name: name})
@@ -41,7 +42,7 @@ func Of(c *live.Cluster, pod *corev1.Pod) Claims {
 			out.open(c, claim)
 		}
 		if out.Waits == "" && slices.Contains(claim.Spec.AccessModes, corev1.ReadWriteOncePod) {
-			if other := Mounted(c, pod.Namespace, name, pod.UID); other != nil {
+			if other := mounted(c, claim, func(p *corev1.Pod) bool { return p.UID != pod.UID && holds(p) }); other != nil {
 				out.Waits = fmt.Sprintf("persistentvolumeclaim %q is ReadWriteOncePod, and pod %s has it", name, other.Name)
 			}
 		}
@@ -116,16 +117,34 @@ func ClaimsIn(p *corev1.Pod) []string {
 	return out
 }
 
-// Mounted finds a Pod that mounts a claim and has not ended, but for one.
-func Mounted(views *live.Cluster, namespace, claim string, but types.UID) *corev1.Pod {
-	for _, p := range views.Pods.InNamespace(namespace) {
-		if p.UID != but && !ended(p) && slices.Contains(ClaimsIn(p), claim) {
+// ForOnePod reports whether one of the claims of a Pod is for one Pod at a time.
+func ForOnePod(c *live.Cluster, pod *corev1.Pod) bool {
+	return slices.ContainsFunc(ClaimsIn(pod), func(name string) bool {
+		claim, ok := c.Claims.Get(types.NamespacedName{Namespace: pod.Namespace, Name: name})
+		return ok && slices.Contains(claim.Spec.AccessModes, corev1.ReadWriteOncePod)
+	})
+}
+
+// mounted finds a Pod that has a claim and has not ended.
+func mounted(views *live.Cluster, claim *corev1.PersistentVolumeClaim, holds func(*corev1.Pod) bool) *corev1.Pod {
+	for _, p := range views.Pods.InNamespace(claim.Namespace) {
+		if Mounts(p, claim.Name) && holds(p) {
 			return p
 		}
 	}
 	return nil
 }
 
-func ended(p *corev1.Pod) bool {
-	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
+// Mounts: the Pod has not ended, and names the claim.
+func Mounts(p *corev1.Pod, claim string) bool {
+	ended := p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
+	return !ended && slices.Contains(ClaimsIn(p), claim)
+}
+
+// HasNode: the Pod has what it mounts. One that waits has nothing yet.
+func HasNode(p *corev1.Pod) bool { return p.Spec.NodeName != "" }
+
+// Held reports whether a Pod that has a node mounts a claim.
+func Held(views *live.Cluster, claim *corev1.PersistentVolumeClaim) bool {
+	return mounted(views, claim, HasNode) != nil
 }

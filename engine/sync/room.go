@@ -129,7 +129,7 @@ func (r *room) Place(p *corev1.Pod) (why string, ended []string, known bool) {
 		return "", nil, true
 	}
 	// A claim that the plan makes first is no bar.
-	pod := scheduler.Pod{Pod: r.complete, Volumes: storage.Of(r.engine.Live, r.complete).Reaches}
+	pod := scheduler.Pod{Pod: r.complete, Volumes: storage.Of(r.engine.Live, r.complete, storage.HasNode).Reaches}
 	d := r.cluster.Decide(pod)
 	if d.Node == "" {
 		made := r.cluster.Preempt(pod, scheduler.Budgets(r.engine.Live.Budgets.All()))
