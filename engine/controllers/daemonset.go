@@ -39,6 +39,7 @@ func newDaemonSets(c *cluster) *daemonSets {
 	c.DaemonSets.OnChange(func(old, now *appsv1.DaemonSet) {
 		if now == nil {
 			r.forget(old.UID)
+			r.backoff.GC() // drops what has been over for long, of all sets
 			r.templates.forget(old.UID)
 			return
 		}

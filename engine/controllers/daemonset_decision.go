@@ -244,9 +244,7 @@ func (d *daemonDecision) rollWithSurge(room int) {
 		case n.stopping:
 		case !d.available(n.old[0]):
 			d.discard(&n.old, 0)
-			if !n.stopping {
-				d.start(n)
-			}
+			d.start(n)
 		default:
 			candidates = append(candidates, n)
 		}

@@ -160,7 +160,7 @@ func (n *nodes) silent(node *corev1.Node, now time.Time) bool {
 	if ok && lease.ResourceVersion != p.lease {
 		p.lease, p.at = lease.ResourceVersion, now
 	}
-	return ok && now.Sub(p.at) > n.grace
+	return (ok || p.lease != "") && now.Sub(p.at) > n.grace
 }
 
 // treat writes the conditions and the taints of a node.
@@ -253,25 +253,13 @@ func (n *nodes) lookAtPod(ctx context.Context, p *corev1.Pod, silent bool, taint
 	if len(taints) == 0 || !podActive(p) {
 		return nil
 	}
-	limit, forever := stay(p, taints)
-	if forever || n.since(node, taints, now) < limit {
+	until, forever := stay(p, taints, n.pulses[node].taints)
+	if forever || now.Before(until) {
 		return nil
 	}
 	text := taints[0].ToString()
 	n.events.Normal(ctx, corev1.SchemeGroupVersion.WithKind("Pod"), p, "TaintManagerEviction", "Marking for deletion Pod %s/%s: it does not tolerate %s of node %s", p.Namespace, p.Name, text, node)
 	return n.resources.Disrupt(ctx, client.Key(p), p.UID, "DeletionByTaintManager", "the pod does not tolerate the taint "+text+" of its node")
-}
-
-// since is for how long a node has had all of some taints.
-func (n *nodes) since(node string, taints []corev1.Taint, now time.Time) time.Duration {
-	var last time.Time
-	for _, t := range taints {
-		t.TimeAdded = nil
-		if at := n.pulses[node].taints[t]; at.After(last) {
-			last = at
-		}
-	}
-	return now.Sub(last)
 }
 
 // abandoned removes the Pod of a node that was deleted and does not come back.

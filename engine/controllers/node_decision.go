@@ -92,13 +92,16 @@ func evicting(n *corev1.Node) bool {
 	})
 }
 
-// stay says how long a Pod may stay on a node with taints of effect NoExecute
-// (k8s.io/api/core/v1, Toleration.TolerationSeconds): for ever, or for a time; a
-// taint that it does not tolerate gives it none.
-func stay(p *corev1.Pod, taints []corev1.Taint) (limit time.Duration, forever bool) {
+// stay is until when a Pod may stay on a node with taints of effect NoExecute
+// (k8s.io/api/core/v1, Toleration.TolerationSeconds), or that it may for ever; one
+// that it does not tolerate gives it no time. seen is since when the node has had each of them. A further taint
+// never puts off what an earlier one asks for.
+func stay(p *corev1.Pod, taints []corev1.Taint, seen map[corev1.Taint]time.Time) (until time.Time, forever bool) {
 	forever = true
 	for i := range taints {
 		tolerated := false
+		key := taints[i]
+		key.TimeAdded = nil
 		for j := range p.Spec.Tolerations {
 			t := &p.Spec.Tolerations[j]
 			if !t.ToleratesTaint(klogger(), &taints[i], false) {
@@ -106,16 +109,17 @@ func stay(p *corev1.Pod, taints []corev1.Taint) (limit time.Duration, forever bo
 			}
 			tolerated = true
 			if t.TolerationSeconds != nil {
-				if d := time.Duration(max(0, *t.TolerationSeconds)) * time.Second; forever || d < limit {
-					limit, forever = d, false
+				at := seen[key].Add(time.Duration(max(0, *t.TolerationSeconds)) * time.Second)
+				if forever || at.Before(until) {
+					until, forever = at, false
 				}
 			}
 		}
 		if !tolerated {
-			return 0, false
+			return time.Time{}, false
 		}
 	}
-	return limit, forever
+	return until, forever
 }
 
 // driving are the taints of a node that drive Pods away.

@@ -3,12 +3,13 @@ package controllers
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
@@ -125,17 +126,29 @@ func (r *statefulSets) reconcile(ctx context.Context, key types.NamespacedName) 
 	for _, p := range pods {
 		used[revisionOfPod(p)] = true
 	}
-	err = r.carryOut(ctx, set, &h, &step, h.surplus(o.limit, used))
-	if len(step.create) > 0 && (isRefusal(err) || apierrors.IsAlreadyExists(err) && r.foreign(set, step.create[0])) {
-		r.events.Warning(ctx, statefulSetKind(), set, "FailedCreate", "create Pod %s in StatefulSet %s failed: %s", step.create[0].Name, set.Name, err.Error())
-	}
-	return err
+	taken := r.leaveTaken(ctx, set, &step)
+	return errors.Join(r.carryOut(ctx, set, &h, &step, h.surplus(o.limit, used)), taken)
 }
 
-// foreign: the name of a Pod is taken by one that is not the set's.
-func (r *statefulSets) foreign(set *appsv1.StatefulSet, pod *corev1.Pod) bool {
-	have, ok := r.Pods.Get(client.Key(pod))
-	return ok && !controls(set, have)
+// leaveTaken leaves the Pods out of a step whose names Pods have that are not the
+// set's: the others are made all the same. The error has the key tried again.
+func (r *statefulSets) leaveTaken(ctx context.Context, set *appsv1.StatefulSet, step *statefulStep) error {
+	var taken []error
+	step.create = slices.DeleteFunc(step.create, func(p *corev1.Pod) bool {
+		have, ok := r.Pods.Get(client.Key(p))
+		if !ok || controls(set, have) {
+			return false
+		}
+		err := errors.New("a pod of that name exists and is not of the set; delete or rename it")
+		r.createFailed(ctx, set, p, err)
+		taken = append(taken, fmt.Errorf("create pod %s: %w", p.Name, err))
+		return true
+	})
+	return errors.Join(taken...)
+}
+
+func (r *statefulSets) createFailed(ctx context.Context, set *appsv1.StatefulSet, p *corev1.Pod, err error) {
+	r.events.Warning(ctx, statefulSetKind(), set, "FailedCreate", "create Pod %s in StatefulSet %s failed: %s", p.Name, set.Name, err.Error())
 }
 
 // collided: the name of the new revision belongs to another template.
@@ -168,6 +181,9 @@ func (r *statefulSets) carryOut(ctx context.Context, set *appsv1.StatefulSet, h 
 	made, refused, err := createPods(ctx, tx, step.create)
 	if err != nil {
 		return err
+	}
+	if refused != nil {
+		r.createFailed(ctx, set, step.create[len(made)], refused)
 	}
 	if refused != nil && len(made)+len(step.remove)+len(step.claims)+len(step.owned) == 0 && !h.changes(surplus) && equality.Semantic.DeepEqual(step.status, set.Status) {
 		return refused

@@ -226,11 +226,13 @@ func (d *statefulDecision) unproven() int {
 // same when none is to stay. It reports whether none is left.
 func (d *statefulDecision) shrink(ready bool) bool {
 	for _, o := range d.condemned {
+		d.release(o) // before the first one goes: one may be going already
+	}
+	for _, o := range d.condemned {
 		if o.pod.DeletionTimestamp == nil {
 			if d.inOrder() && !ready && d.replicas() > 0 {
 				return false
 			}
-			d.release(o)
 			d.remove = append(d.remove, o.pod)
 		}
 		if d.inOrder() {

@@ -37,12 +37,22 @@ func newVolumes(c *cluster) *volumes {
 			}
 		}
 	})
+	c.Nodes.OnChange(func(_, now *corev1.Node) {
+		if now != nil {
+			return
+		}
+		for _, pv := range r.Volumes.All() {
+			if pv.DeletionTimestamp != nil {
+				r.loop.add(pv) // its node may be gone
+			}
+		}
+	})
 	return r
 }
 
 // Run works until the context ends.
 func (r *volumes) Run(ctx context.Context) error {
-	return r.loop.run(ctx, r.Volumes, r.Claims)
+	return r.loop.run(ctx, r.Volumes, r.Claims, r.Nodes)
 }
 
 func (r *volumes) reconcile(ctx context.Context, key types.NamespacedName) error {
@@ -95,12 +105,33 @@ func (r *volumes) claimed(ctx context.Context, pv *corev1.PersistentVolume) (boo
 	return c.UID == ref.UID, nil
 }
 
+// letGo ends the protection of a volume that is being deleted. Its data is removed
+// by the agent of its node; with a node that was deleted the data is gone, too.
 func (r *volumes) letGo(ctx context.Context, pv *corev1.PersistentVolume) error {
-	if !slices.Contains(pv.Finalizers, v1alpha1.ProtectVolume) {
+	gone := []string{v1alpha1.ProtectVolume}
+	if slices.Contains(pv.Finalizers, v1alpha1.FinalizerVolume) {
+		node := v1alpha1.NodeOfVolume(pv)
+		switch err := r.resources.Get(ctx, types.NamespacedName{Name: node}, &corev1.Node{}); {
+		case err == nil:
+			if err := r.phase(ctx, pv, corev1.VolumeReleased, "waits for the agent of node "+node+" to remove its data; delete the node if it does not come back"); err != nil {
+				return err
+			}
+		case !apierrors.IsNotFound(err):
+			return fmt.Errorf("look up node %s: %w", node, err)
+		default:
+			gone = append(gone, v1alpha1.FinalizerVolume)
+		}
+	}
+	// Its finalizers as they are now: the agent removes one, too.
+	next := &corev1.PersistentVolume{}
+	if err := r.resources.Get(ctx, client.Key(pv), next); err != nil || next.UID != pv.UID {
+		return ignoreNotFound(err)
+	}
+	before := len(next.Finalizers)
+	next.Finalizers = slices.DeleteFunc(next.Finalizers, func(f string) bool { return slices.Contains(gone, f) })
+	if len(next.Finalizers) == before {
 		return nil
 	}
-	next := pv.DeepCopy()
-	next.Finalizers = slices.DeleteFunc(next.Finalizers, func(f string) bool { return f == v1alpha1.ProtectVolume })
 	return ignoreNotFound(r.resources.Update(ctx, next))
 }
 

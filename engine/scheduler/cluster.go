@@ -114,14 +114,6 @@ func (c *Cluster) Remove(id types.UID) bool {
 	return true
 }
 
-// On is the node that a Pod is counted on, or empty.
-func (c *Cluster) On(id types.UID) string {
-	if p := c.pods[id]; p != nil {
-		return p.node.name
-	}
-	return ""
-}
-
 // drop counts what a Pod takes and means where it is; lift takes that back.
 func (c *Cluster) drop(p *placed) { c.weigh(p, 1) }
 func (c *Cluster) lift(p *placed) { c.weigh(p, -1) }

@@ -38,7 +38,7 @@ func (k *class) standing(n *node) Reasons {
 	if n.node.Spec.Unschedulable && !toleratesCordon(k.tolerations) {
 		why |= Cordoned
 	}
-	if !n.ready {
+	if !n.ready && !toleratesUnready(n.node, k.tolerations) {
 		why |= NotReady
 	}
 	if len(n.node.Spec.Taints) > 0 {
@@ -90,6 +90,21 @@ func (k *class) lacks(n *node) bool {
 func toleratesCordon(tolerations []corev1.Toleration) bool {
 	taint := corev1.Taint{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule}
 	return corev1helpers.TolerationsTolerateTaint(klog.Background(), tolerations, &taint, false)
+}
+
+// toleratesUnready: the taints that follow from a Ready condition that is not True
+// are tolerated, those that the node has and the one it is about to get.
+func toleratesUnready(node *corev1.Node, tolerations []corev1.Toleration) bool {
+	taint := corev1.Taint{Key: corev1.TaintNodeNotReady, Effect: corev1.TaintEffectNoSchedule}
+	for _, c := range node.Status.Conditions {
+		if c.Type == corev1.NodeReady && c.Status == corev1.ConditionUnknown {
+			taint.Key = corev1.TaintNodeUnreachable
+		}
+	}
+	_, bad := corev1helpers.FindMatchingUntoleratedTaint(klog.Background(), append(slices.Clone(node.Spec.Taints), taint), tolerations, func(t *corev1.Taint) bool {
+		return t.Key == corev1.TaintNodeNotReady || t.Key == corev1.TaintNodeUnreachable
+	}, false)
+	return !bad
 }
 
 func untolerated(node *corev1.Node, tolerations []corev1.Toleration) (corev1.Taint, bool) {

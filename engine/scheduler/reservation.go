@@ -73,14 +73,6 @@ func (c *Cluster) Unreserve(id types.UID) {
 	c.forget(n)
 }
 
-// Reserved is the node on which room is held for a Pod, or empty.
-func (c *Cluster) Reserved(id types.UID) string {
-	if r := c.reserved[id]; r != nil {
-		return r.node.name
-	}
-	return ""
-}
-
 // claims reports whether a Pod fits where room is held for it.
 func (c *Cluster) claims(id types.UID, k *class) (*node, bool) {
 	r := c.reserved[id]
