@@ -137,11 +137,22 @@ func TestAClaimIsKeptWhileItIsMountedAndItsVolumeGoesThen(t *testing.T) {
 		}
 		return ""
 	})
-	// The volume waits for its node to remove the data.
+	// The volume waits for its node to remove the data, and says so.
 	enginetest.Eventually(t, wait, func() string {
 		var pv corev1.PersistentVolume
-		if err := r.Get(t.Context(), types.NamespacedName{Name: volume}, &pv); err != nil || !v1alpha1.RemovableVolume(&pv) {
-			return fmt.Sprintf("volume %+v, %v", pv.ObjectMeta, err)
+		if err := r.Get(t.Context(), types.NamespacedName{Name: volume}, &pv); err != nil || !v1alpha1.RemovableVolume(&pv) || !strings.Contains(pv.Status.Message, "waits for the agent of node n1") {
+			return fmt.Sprintf("volume %+v %+v, %v", pv.ObjectMeta, pv.Status, err)
+		}
+		return ""
+	})
+	// With the node the data is gone.
+	if err := r.Delete(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}, client.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	enginetest.Eventually(t, wait, func() string {
+		err := r.Get(t.Context(), types.NamespacedName{Name: volume}, &corev1.PersistentVolume{})
+		if !apierrors.IsNotFound(err) {
+			return fmt.Sprintf("the volume is there, %v", err)
 		}
 		return ""
 	})

@@ -298,6 +298,41 @@ func TestATaintOfNoExecuteDrivesPodsAway(t *testing.T) {
 	w.expect("in time", w.stands("while")+" "+w.stands("always"), "going ready")
 }
 
+// TestAFurtherTaintPutsOffNothing: what the first one asks for comes in its time.
+func TestAFurtherTaintPutsOffNothing(t *testing.T) {
+	w := newNodeWorld(t, 1)
+	seconds := int64(30)
+	w.pod("while", "n1",
+		corev1.Toleration{Key: "first", Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: &seconds},
+		corev1.Toleration{Key: "second", Operator: corev1.TolerationOpExists})
+	taint := func(key string) {
+		n := w.node("n1")
+		n.Spec.Taints = append(n.Spec.Taints, corev1.Taint{Key: key, Effect: corev1.TaintEffectNoExecute})
+		if err := w.r.Update(t.Context(), n); err != nil {
+			t.Fatal(err)
+		}
+		w.settle()
+	}
+	taint("first")
+	w.pass(25*time.Second, "n1")
+	taint("second")
+	w.expect("before its time", w.stands("while"), "ready")
+	w.pass(5*time.Second, "n1")
+	w.expect("in time", w.stands("while"), "going")
+}
+
+// TestANodeWhoseLeaseIsDeletedIsSilent: that says no more than an old one.
+func TestANodeWhoseLeaseIsDeletedIsSilent(t *testing.T) {
+	w := newNodeWorld(t, 3)
+	w.pass(10*time.Second, w.names...)
+	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: corev1.NamespaceNodeLease, Name: "n1"}}
+	if err := w.r.Delete(t.Context(), lease, client.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	w.pass(50*time.Second, "n2", "n3")
+	w.expect("after the grace", w.state("n1"), unreachable)
+}
+
 func TestThePodsOfADeletedNodeAreRemoved(t *testing.T) {
 	w := newNodeWorld(t, 2)
 	w.pod("plain", "n2")

@@ -459,6 +459,57 @@ func TestClaimsOfASet(t *testing.T) {
 	}
 }
 
+// TestTheClaimOfAPodThatIsGoingAlreadyIsReleased when its set is scaled down.
+func TestTheClaimOfAPodThatIsGoingAlreadyIsReleased(t *testing.T) {
+	w := newSetWorld(t, 2, claimed(appsv1.RetainPersistentVolumeClaimRetentionPolicyType, appsv1.DeletePersistentVolumeClaimRetentionPolicyType))
+	w.converge()
+	if err := w.r.Delete(t.Context(), w.pod(1), client.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	w.scale(1)
+	w.expect("0:v1 1:v1-")
+	if got, want := w.claims(), "data-db-0 data-db-1:Pod"; got != want {
+		t.Errorf("claims %s, want %s", got, want)
+	}
+}
+
+// TestAForeignPodTakesOneName: the others are made, and it is said why one is not.
+func TestAForeignPodTakesOneName(t *testing.T) {
+	w := newSetWorld(t, 0, parallel)
+	if err := w.r.Create(t.Context(), &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "db-0"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "foreign"}}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	w.see(nil)
+	three := int32(3)
+	set := w.get()
+	set.Spec.Replicas = &three
+	if err := w.r.Update(t.Context(), set); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		w.see(nil)
+		err := w.sets.reconcile(t.Context(), w.key())
+		if err == nil || !strings.Contains(err.Error(), "create pod db-0: a pod of that name exists") {
+			t.Fatalf("%v", err)
+		}
+	}
+	w.expect("0:foreign! 1:v1! 2:v1!")
+	if s := w.get().Status; s.Replicas != 2 || s.ObservedGeneration != w.get().Generation {
+		t.Errorf("status %+v", s)
+	}
+	var events corev1.EventList
+	if err := w.r.List(t.Context(), &events, client.ListOptions{Namespace: "default"}); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(events.Items, func(e corev1.Event) bool {
+		return e.Reason == "FailedCreate" && strings.Contains(e.Message, "create Pod db-0")
+	}) {
+		t.Errorf("no event names it: %d events", len(events.Items))
+	}
+}
+
 // witness checks what must hold at any time.
 func (w *setWorld) witness() {
 	w.Helper()

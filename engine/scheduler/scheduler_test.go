@@ -103,6 +103,14 @@ func TestDecideByNode(t *testing.T) {
 			needs("3", "2Gi"),
 			"0/1 nodes fit: 1 has a taint that the pod does not tolerate (gpu=yes:NoSchedule), 1 is not ready, 1 lacks cpu (need 3, free 2), 1 lacks memory (need 2Gi, free 1Gi)",
 		},
+		"a node that is not ready takes what tolerates that": {
+			world{nodes: map[string]string{"a": "{spec: {taints: [{key: node.kubernetes.io/unreachable, effect: NoExecute}]}, status: {conditions: [{type: Ready, status: Unknown}]}}"}},
+			"{spec: {tolerations: [{operator: Exists}]}}", "a",
+		},
+		"not what is only to stay there for a time": {
+			world{nodes: map[string]string{"a": "{status: {conditions: [{type: Ready, status: 'False'}]}}"}},
+			"{spec: {tolerations: [{key: node.kubernetes.io/not-ready, operator: Exists, effect: NoExecute, tolerationSeconds: 300}]}}", "0/1 nodes fit: 1 is not ready",
+		},
 		"a toleration opens a tainted node": {
 			world{nodes: map[string]string{"a": tainted}}, "{spec: {tolerations: [{key: gpu, operator: Exists}]}}", "a",
 		},
