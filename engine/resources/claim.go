@@ -116,3 +116,14 @@ func KeepBound(obj, live client.Object) {
 		}
 	}
 }
+
+// IsBound: the object is a claim or a volume that has its counterpart.
+func IsBound(obj client.Object) bool {
+	switch o := obj.(type) {
+	case *corev1.PersistentVolumeClaim:
+		return o.Spec.VolumeName != ""
+	case *corev1.PersistentVolume:
+		return o.Spec.ClaimRef != nil
+	}
+	return false
+}

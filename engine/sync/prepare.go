@@ -377,13 +377,17 @@ func (p *preparation) validate(m manifest.Manifest, d *plan.Desired) bool {
 	if len(errs) == 0 {
 		return true
 	}
-	if why, anew := runsAnew(d.Live); anew || d.Object.GetAnnotations()[v1alpha1.AnnotationReplace] == v1alpha1.ReplaceAllowed {
+	bound := resources.IsBound(d.Live)
+	if why, anew := runsAnew(d.Live); !bound && (anew || d.Object.GetAnnotations()[v1alpha1.AnnotationReplace] == v1alpha1.ReplaceAllowed) {
 		d.Object, d.Immutable = fresh, errs[0].Field+" cannot be changed in place"+why
 		return true
 	}
+	remedy := fmt.Sprintf("undo the change, give the object another name, or allow a replacement with the annotation %s: %s", v1alpha1.AnnotationReplace, v1alpha1.ReplaceAllowed)
+	if bound {
+		remedy = "undo the change or give the object another name; it is bound and has data, so it is not replaced: if the data is not needed, remove the object with one commit and add it anew with the next"
+	}
 	for _, e := range errs {
-		p.fail(m, e.Field, fmt.Sprintf("cannot be changed on the live object: %s; undo the change, give the object another name, or allow a replacement with the annotation %s: %s",
-			detail(e, d.Object, d.Live), v1alpha1.AnnotationReplace, v1alpha1.ReplaceAllowed))
+		p.fail(m, e.Field, fmt.Sprintf("cannot be changed on the live object: %s; %s", detail(e, d.Object, d.Live), remedy))
 	}
 	return false
 }

@@ -414,6 +414,25 @@ func TestImmutableFieldNeedsPermissionToReplace(t *testing.T) {
 	})
 }
 
+// TestABoundClaimIsNotReplaced: its data would be lost, permission or not.
+func TestABoundClaimIsNotReplaced(t *testing.T) {
+	const claim = `apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: data, annotations: {berth.dev/replace: allowed}}
+spec: {accessModes: [%s], storageClassName: "", resources: {requests: {storage: 1Gi}}%s}
+`
+	done := metav1.Condition{Type: "Applied", Status: metav1.ConditionTrue, Reason: "Succeeded"}
+	f := start(t)
+	createSource(t, f)
+	f.push(t, "c1", "", fmt.Sprintf(claim, "ReadWriteOnce", ""), done)
+	f.push(t, "c2", "", fmt.Sprintf(claim, "ReadWriteOncePod", ""), done) // unbound: there is nothing to lose
+	f.push(t, "c3", "", fmt.Sprintf(claim, "ReadWriteOncePod", ", volumeName: pv1"), done)
+	out, err := f.engine.Check(t.Context(), f.source(t), f.revision("c4", fmt.Sprintf(claim, "ReadWriteOnce", ", volumeName: pv1")))
+	if err != nil || !out.Failed() || !strings.Contains(out.Diagnostics[0].String(), "it is bound and has data, so it is not replaced") {
+		t.Errorf("%v %v", err, out.Diagnostics)
+	}
+}
+
 func TestClusterRefusalsAreFoundBeforeTheWrite(t *testing.T) {
 	f := start(t)
 	createSource(t, f)
