@@ -81,6 +81,9 @@ func (j *job) opened(name string, raw []byte) (source, *document.Problem) {
 		o, problem := sops.Open(name, raw, j.decryption.Keys)
 		return source{content: o.Content, encrypted: true, values: o.Values}, problem
 	}
+	if problem := sops.Damage(name, raw); problem != nil {
+		return source{encrypted: true}, problem
+	}
 	problem := j.decryption.closed(name, raw)
 	if !j.decryption.Skip {
 		return source{}, &problem
@@ -175,7 +178,7 @@ func (in *inputs) relocate(a admitted) admitted {
 func (j *job) plainEncrypted(f revision.File, raw []byte) admitted {
 	name := j.in.written(f.Path)
 	if sops.Detect(name, raw) != sops.Age {
-		if docs := readDocuments(name, raw); !anyManifest(docs) {
+		if !looksLikeManifest(name, raw) {
 			return j.compiler.kinds.plainFile(f, raw, true) // SOPS leaves the keys: it is none, and says so
 		}
 	}
@@ -193,13 +196,4 @@ func (j *job) plainEncrypted(f revision.File, raw []byte) admitted {
 	}
 	out.problems = few(out.problems)
 	return out
-}
-
-func readDocuments(name string, content []byte) []*document.Node {
-	read := document.YAML
-	if path.Ext(name) == ".json" {
-		read = document.JSON
-	}
-	docs, _ := read(name, content)
-	return docs
 }

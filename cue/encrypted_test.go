@@ -150,6 +150,45 @@ func TestWithoutKeys(t *testing.T) {
 	}
 }
 
+// TestDamagedEncryptedFiles: no ciphertext is deployed out of a file that a merge has
+// damaged, or that has lost what SOPS notes, whoever reads it.
+func TestDamagedEncryptedFiles(t *testing.T) {
+	secret, env := string(sealed(t, "secret.yaml").content), string(sealed(t, "app.env").content)
+	config := string(sealed(t, "config.json").content)
+	half := func(content string) string {
+		return "<<<<<<< HEAD\n" + content + "=======\n" + content + ">>>>>>> other\n"
+	}
+	head, _, _ := strings.Cut(secret, "sops:")
+	lost, _, _ := strings.Cut(config, ",\n\t\"sops\"")
+	const merge, open = "the marks of a merge conflict", "nothing here says how to open it"
+	for name, c := range map[string]struct {
+		tree memory
+		says string
+	}{
+		"manifest with a conflict":        {memory{"deploy/a.yaml": text(half(secret))}, "deploy/a.yaml:1: the file is encrypted with SOPS, and holds " + merge},
+		"manifest without notes":          {memory{"deploy/a.yaml": text(head)}, "deploy/a.yaml:8:15: Secret/db: the value is encrypted by SOPS"},
+		"file of a generator, a conflict": {memory{"deploy/kustomization.yaml": text("secretGenerator: [{name: x, files: [config.json]}]\n"), "deploy/config.json": text(half(config))}, merge},
+		"variables, a conflict":           {memory{"deploy/kustomization.yaml": text("configMapGenerator: [{name: x, files: [app.env]}]\n"), "deploy/app.env": text(half(env))}, merge},
+		"file of a Secret, no notes":      {memory{"deploy/kustomization.yaml": text("secretGenerator: [{name: x, files: [config.json]}]\n"), "deploy/config.json": text(lost + "}\n")}, open},
+		"file of a ConfigMap, no notes":   {memory{"deploy/kustomization.yaml": text("configMapGenerator: [{name: x, files: [config.json]}]\n"), "deploy/config.json": text(lost + "}\n")}, open},
+		"file without name, no notes":     {memory{"deploy/kustomization.yaml": text("secretGenerator: [{name: x, files: [config]}]\n"), "deploy/config": text(lost)}, open},
+	} {
+		for how, d := range map[string]cue.Decryption{"with a key": ageKeys(t, "alice"), "without": skipping} {
+			set := compileWith(t, c.tree, d)
+			if !v1alpha1.HasErrors(set.Diagnostics) || len(set.Manifests) != 0 {
+				t.Errorf("%s, %s: %d objects", name, how, len(set.Manifests))
+			}
+			if !strings.Contains(said(set), c.says) {
+				t.Errorf("%s, %s: nothing says %q:\n%s", name, how, c.says, said(set))
+			}
+		}
+	}
+	set := compileWith(t, memory{"deploy/a.yaml": text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: doc}\ndata:\n  README.md: |\n    A value is ENC[AES256_GCM,data:…,iv:…,tag:…,type:str], and\n    sops: holds the rest.\n")}, cue.Decryption{})
+	if v1alpha1.HasErrors(set.Diagnostics) || len(set.Manifests) != 1 {
+		t.Errorf("prose: %s", said(set))
+	}
+}
+
 // TestKeysCountForTheCache: what one key has opened is not there for another.
 func TestKeysCountForTheCache(t *testing.T) {
 	c, err := cue.New()

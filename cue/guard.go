@@ -152,18 +152,47 @@ func blur(problems []document.Problem) []document.Problem {
 	return problems
 }
 
-// ciphertexts are the values of a document that SOPS has encrypted, and that
-// nobody opened: they must not be deployed as they are.
+// ciphertexts are the values of an object that SOPS has encrypted, or that hold such
+// ones, and that nobody opened: they must not be deployed as they are.
 func ciphertexts(n *document.Node, out []document.Problem) []document.Problem {
-	if s, ok := n.Value.(string); ok && strings.HasPrefix(s, "ENC[") && sops.Ciphertext(s) {
+	return ciphertextsBelow(n, binaryOf(n), false, out)
+}
+
+// binaryOf is the field of an object whose values are in base64, if it has one.
+func binaryOf(n *document.Node) *document.Node {
+	switch n.Text("kind") {
+	case "Secret":
+		return n.Get("data")
+	case "ConfigMap":
+		return n.Get("binaryData")
+	}
+	return nil
+}
+
+func ciphertextsBelow(n, binary *document.Node, isBinary bool, out []document.Problem) []document.Problem {
+	isBinary = isBinary || n == binary
+	if s, ok := n.Value.(string); ok && (sops.Ciphertext(s) || isBinary && sops.Ciphertext(decoded(s))) {
+		what := "the value is encrypted by SOPS"
+		if !strings.HasPrefix(s, "ENC[") {
+			what = "the value holds one that is encrypted by SOPS"
+		}
 		out = append(out, document.Problem{Pos: n.Pos,
-			Message: "the value is encrypted by SOPS, and nothing here says how to open it: encrypt the whole file with sops, which notes that under the field sops of the file"})
+			Message: what + ", and nothing here says how to open it: encrypt the whole file with sops, which notes that under the field sops of the file; if it did and that is lost, take the file from an earlier commit"})
 	}
 	for _, f := range n.Fields {
-		out = ciphertexts(f.Value, out)
+		out = ciphertextsBelow(f.Value, binary, isBinary, out)
 	}
 	for _, item := range n.Items {
-		out = ciphertexts(item, out)
+		out = ciphertextsBelow(item, binary, isBinary, out)
 	}
 	return out
+}
+
+// decoded is what a text in base64 stands for; nothing, if it is no base64.
+func decoded(text string) string {
+	b, err := base64.StdEncoding.DecodeString(strings.TrimSpace(text))
+	if err != nil {
+		return ""
+	}
+	return string(b)
 }

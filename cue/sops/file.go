@@ -20,6 +20,8 @@ type file struct {
 	format  Format
 	docs    []*node
 	meta    *metadata
+	// noted: something stands where SOPS puts its notes.
+	noted bool
 }
 
 func read(name string, content []byte, format Format) (*file, error) {
@@ -32,6 +34,7 @@ func read(name string, content []byte, format Format) (*file, error) {
 		if i == 0 {
 			f.meta = metadataOf(doc.get("sops"))
 		}
+		f.noted = f.noted || doc.get("sops") != nil
 		f.docs = append(f.docs, doc.without("sops"))
 	}
 	return f, nil

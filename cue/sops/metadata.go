@@ -42,10 +42,14 @@ var recipient = regexp.MustCompile(`^(age1[0-9a-z]+|ssh-(rsa|ed25519) [A-Za-z0-9
 // metadataOf reads what is under sops.
 func metadataOf(n *node) *metadata {
 	m := &metadata{}
-	if n == nil || n.kind != mapping || n.get("mac").text() == "" && n.get("lastmodified") == nil {
+	if n == nil {
 		return m
 	}
-	m.found, m.line, m.macLine = true, n.line, n.line
+	m.line, m.macLine = n.line, n.line
+	if n.kind != mapping {
+		return m
+	}
+	m.found = n.get("mac").text() != "" || n.get("lastmodified") != nil
 	for _, f := range n.plainFields() {
 		m.field(f)
 	}
@@ -118,8 +122,22 @@ func (m *metadata) flat(rest, text string) {
 	}
 }
 
+// whole says what SOPS has noted and is there no longer.
+func (m *metadata) whole() error {
+	if !m.found {
+		return &fault{m.line, "the file holds values that SOPS has encrypted, and what it notes of them (sops.mac, sops.lastmodified) is missing: " + damaged}
+	}
+	return nil
+}
+
+// damaged is what to do about a file that is not as SOPS wrote it.
+const damaged = "a merge may have damaged it, or it was cut off; take the file from an earlier commit, or encrypt it anew"
+
 // usable says why a file is one that cannot be opened with any key of age.
 func (m *metadata) usable() error {
+	if err := m.whole(); err != nil {
+		return err
+	}
 	switch {
 	case m.fault != nil:
 		return m.fault

@@ -2,8 +2,8 @@ package sops
 
 import (
 	"bytes"
-	"errors"
 	"io"
+	"regexp"
 	"strings"
 	"time"
 
@@ -12,19 +12,37 @@ import (
 	"berth.dev/berth/cue/document"
 )
 
-var errUnreadable = errors.New("the file cannot be read")
+// conflict is a mark that a merge leaves.
+var conflict = regexp.MustCompile(`(?m)^(<{7}|>{7})( |$)`)
+
+// unreadable is a file that is not of its format, from a line on. What stands there
+// is not shown: it may be a value that nobody has encrypted yet.
+func unreadable(content []byte, line int, format string) error {
+	if at := conflict.FindIndex(content); at != nil {
+		return &fault{1 + bytes.Count(content[:at[0]], []byte("\n")), "the file is encrypted with SOPS, and holds the marks of a merge conflict; take one of the two sides as a whole, and change it with sops edit"}
+	}
+	return &fault{max(1, line), "the file is encrypted with SOPS, and is no valid " + format + " here: " + damaged}
+}
+
+// firstLine is where the first of some problems is.
+func firstLine(problems []document.Problem) int {
+	if len(problems) == 0 {
+		return 1
+	}
+	return problems[0].Line
+}
 
 // tree reads the documents of a file.
 func tree(name string, content []byte, format Format) ([]*node, error) {
 	switch format {
 	case YAML:
-		return yamlTree(content)
+		return yamlTree(name, content)
 	case Dotenv:
 		return dotenvTree(content)
 	}
 	docs, problems := document.JSON(name, content)
 	if len(problems) > 0 || len(docs) != 1 || docs[0].Kind != document.Map {
-		return nil, errUnreadable
+		return nil, unreadable(content, firstLine(problems), "JSON")
 	}
 	return []*node{fromJSON(docs[0])}, nil
 }
@@ -48,7 +66,7 @@ func fromJSON(n *document.Node) *node {
 	return out
 }
 
-func yamlTree(content []byte) ([]*node, error) {
+func yamlTree(name string, content []byte) ([]*node, error) {
 	var out []*node
 	for d := yaml.NewDecoder(bytes.NewReader(content)); ; {
 		var doc yaml.Node
@@ -57,7 +75,8 @@ func yamlTree(content []byte) ([]*node, error) {
 			return out, nil
 		}
 		if err != nil || len(doc.Content) == 0 {
-			return nil, errUnreadable
+			_, problems := document.YAML(name, content)
+			return nil, unreadable(content, firstLine(problems), "YAML")
 		}
 		top := doc.Content[0]
 		if top.Kind == yaml.ScalarNode && top.ShortTag() == "!!null" {
@@ -190,7 +209,7 @@ func dotenvTree(content []byte) ([]*node, error) {
 		}
 		key, value, ok := strings.Cut(line, "=")
 		if !ok {
-			return nil, errUnreadable
+			return nil, unreadable(content, i+1, "file of variables")
 		}
 		f := field{key: key, line: i + 1, value: &node{line: i + 1, value: strings.ReplaceAll(value, `\n`, "\n")}}
 		if name, ok := strings.CutPrefix(key, metaPrefix); ok {

@@ -57,14 +57,28 @@ func Detect(name string, content []byte) Format {
 			return format
 		}
 	}
-	if format == Binary && notes.Match(content) {
-		return Unreadable
+	return remains(name, content, format)
+}
+
+// remains is the format of a file that SOPS wrote and that was damaged since, by a
+// merge or by being cut off. It must not pass for a plain one: its ciphertext would
+// be deployed.
+func remains(name string, content []byte, format Format) Format {
+	if format == Binary {
+		if notes.Match(content) {
+			return Unreadable
+		}
+		return None
+	}
+	f, err := read(name, content, format)
+	if err == nil && f.noted || err != nil && notes.Match(content) {
+		return format
 	}
 	return None
 }
 
 // notes are how those begin that SOPS leaves in a file.
-var notes = regexp.MustCompile(`(?m)^(\[sops\]|sops:|sops_mac=)|"sops"\s*:`)
+var notes = regexp.MustCompile(`(?m)^(\[sops\]|["']?sops["']?[ \t]*:|sops_(age__list_\w+|lastmodified|mac|version)=)|"sops"\s*:`)
 
 // others are the formats that a file may have whose name tells none.
 func others(format Format) []Format {
@@ -139,6 +153,22 @@ func Closed(name string, content []byte) (at document.Pos, recipients []string) 
 	return document.Pos{Path: name, Line: max(1, f.meta.line)}, f.meta.names()
 }
 
+// Damage is what is wrong with a file of SOPS whatever keys there are.
+func Damage(name string, content []byte) *document.Problem {
+	format := Detect(name, content)
+	if format == Age || format == None || format == Unreadable {
+		return nil
+	}
+	f, err := read(name, content, format)
+	if err == nil {
+		err = f.meta.whole()
+	}
+	if err != nil {
+		return problem(name, err)
+	}
+	return nil
+}
+
 // StandIn is a file of the same shape as an encrypted one, with other values in
 // the place of those that are encrypted: they change when those do. Of a file that
 // age has encrypted the shape is not known, and known is false.
@@ -158,11 +188,23 @@ func StandIn(name string, content []byte) (instead []byte, known bool) {
 	return o.Content, true
 }
 
-// Ciphertext reports whether a value of an object is one of SOPS that was left
-// as it is.
+// sealedText finds a value of SOPS within a text.
+var sealedText = regexp.MustCompile(`ENC\[AES256_GCM,data:[\w+/=\r\n]*,iv:[\w+/=\r\n]+,tag:[\w+/=\r\n]+,type:\w+\]`)
+
+// Ciphertext reports whether a value of an object is, or holds, one of SOPS that
+// was left as it is.
 func Ciphertext(value string) bool {
-	_, err := parse(strings.TrimSpace(value))
-	return err == nil
+	for strings.Contains(value, mark) {
+		at := sealedText.FindStringIndex(value)
+		if at == nil {
+			return false
+		}
+		if _, err := parse(value[at[0]:at[1]]); err == nil {
+			return true
+		}
+		value = value[at[1]:]
+	}
+	return false
 }
 
 // fault is an error at a line.

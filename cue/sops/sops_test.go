@@ -294,6 +294,8 @@ func TestPlainFilesAreNotDetected(t *testing.T) {
 		"b.yaml": "sops: {age: []}\n",
 		"c.yaml": "data:\n  note: |\n    see ENC[AES256_GCM,data:x]\n",
 		"d.yaml": ": : broken ENC[AES256_GCM,",
+		"e.yaml": "data:\n  file: |\n    a: ENC[AES256_GCM,data:x]\n    sops: {}\n",
+		"f.json": `{"note": "ENC[AES256_GCM,", "tool": {"sops": true}}`,
 		"README": "-----BEGIN something",
 	} {
 		if f := sops.Detect(name, []byte(content)); f != sops.None {
@@ -342,26 +344,106 @@ func TestHostileFiles(t *testing.T) {
 	secret := string(file(t, "secret.yaml"))
 	head, _, _ := strings.Cut(secret, "stringData:")
 	notes := secret[strings.Index(secret, "sops:"):]
-	for name, middle := range map[string]string{
-		"deep":            "data: " + strings.Repeat("{a: ", 5000) + strings.Repeat("}", 5000) + "\n",
-		"deep lists":      "data: " + strings.Repeat("[", 5000) + strings.Repeat("]", 5000) + "\n",
-		"aliases":         "a: &a [x,x]\nb: &b [*a,*a]\nc: &c [*b,*b]\n",
-		"no iv":           "data: {a: 'ENC[AES256_GCM,data:YQ==,iv:,tag:AAAAAAAAAAAAAAAAAAAAAA==,type:str]'}\n",
-		"huge iv":         "data: {a: 'ENC[AES256_GCM,data:YQ==,iv:" + strings.Repeat("AAAA", 100000) + ",tag:AAAAAAAAAAAAAAAAAAAAAA==,type:str]'}\n",
-		"no tag":          "data: {a: 'ENC[AES256_GCM,data:YQ==,iv:AAAA,tag:,type:str]'}\n",
-		"no base64":       "data: {a: 'ENC[AES256_GCM,data:!,iv:!,tag:!,type:str]'}\n",
-		"half":            "data: {a: 'ENC[AES256_GCM,'}\n",
-		"many values":     "data:\n" + strings.Repeat("  - 'ENC[AES256_GCM,data:YQ==,iv:AAAA,tag:AAAAAAAAAAAAAAAAAAAAAA==,type:str]'\n", 20000),
-		"no text as key":  "1: a\n",
-		"a list as key":   "? [a]\n: b\n",
-		"null as a value": "data: {a: null, ~: b}\n",
-		"twice":           "data: {a: b, a: c}\n",
+	const line = 7 // the first one below the head
+	notSealed := `the value of "data.a" cannot be decrypted: it is not written as SOPS does`
+	for name, c := range map[string]struct {
+		middle string
+		line   int
+		says   string
+	}{
+		"deep":            {"data: " + strings.Repeat("{a: ", 5000) + strings.Repeat("}", 5000) + "\n", line, "nests more than 200 levels"},
+		"deep lists":      {"data: " + strings.Repeat("[", 5000) + strings.Repeat("]", 5000) + "\n", line, "nests more than 200 levels"},
+		"aliases":         {"a: &a [x,x]\nb: &b [*a,*a]\nc: &c [*b,*b]\n", line + 1, "no aliases"},
+		"no iv":           {"data: {a: 'ENC[AES256_GCM,data:YQ==,iv:,tag:AAAAAAAAAAAAAAAAAAAAAA==,type:str]'}\n", line, notSealed},
+		"huge iv":         {"data: {a: 'ENC[AES256_GCM,data:YQ==,iv:" + strings.Repeat("AAAA", 100000) + ",tag:AAAAAAAAAAAAAAAAAAAAAA==,type:str]'}\n", line, notSealed},
+		"no tag":          {"data: {a: 'ENC[AES256_GCM,data:YQ==,iv:AAAA,tag:,type:str]'}\n", line, notSealed},
+		"no base64":       {"data: {a: 'ENC[AES256_GCM,data:!,iv:!,tag:!,type:str]'}\n", line, notSealed},
+		"half":            {"data: {a: 'ENC[AES256_GCM,'}\n", line, notSealed},
+		"many values":     {"data:\n" + strings.Repeat("  - 'ENC[AES256_GCM,data:YQ==,iv:AAAA,tag:AAAAAAAAAAAAAAAAAAAAAA==,type:str]'\n", 20000), line + 1, `the value of "data" cannot be decrypted`},
+		"no text as key":  {"1: a\n", line, "a key of an encrypted file must be text"},
+		"a list as key":   {"? [a]\n: b\n", line, "a key of an encrypted file must be text"},
+		"null as a value": {"data: {a: null, ~: b}\n", line, "a key of an encrypted file must be text"},
+		"twice":           {"data: {a: b, a: c}\n", line, "a key is there twice"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if o, problem := sops.Open("secret.yaml", []byte(head+middle+notes), keys(t, "alice")); problem == nil {
-				t.Errorf("it was opened: %.200s", o.Content)
+			content := []byte(head + c.middle + notes)
+			o, problem := sops.Open("secret.yaml", content, keys(t, "alice"))
+			if problem == nil {
+				t.Fatalf("it was opened: %.200s", o.Content)
 			}
-			sops.StandIn("secret.yaml", []byte(head+middle+notes))
+			if problem.Line != c.line || !strings.Contains(problem.Message, c.says) {
+				t.Errorf("line %d, want %d with %q: %s", problem.Line, c.line, c.says, problem.Message)
+			}
+			sops.StandIn("secret.yaml", content)
 		})
+	}
+}
+
+// TestDamagedFiles: a file that SOPS wrote is never taken for a plain one, and what is
+// wrong with it is said without any key too.
+func TestDamagedFiles(t *testing.T) {
+	secret, config, variables := string(file(t, "secret.yaml")), string(file(t, "config.json")), string(file(t, "app.env"))
+	conflict := func(content, at string) string {
+		return strings.Replace(content, at, "<<<<<<< HEAD\n"+at+"=======\n"+at+">>>>>>> other\n", 1)
+	}
+	lineOf := func(content, text string) int {
+		before, _, _ := strings.Cut(content, text)
+		return strings.Count(before, "\n") + 1
+	}
+	const merge, missing = "the marks of a merge conflict", "(sops.mac, sops.lastmodified) is missing"
+	for name, c := range map[string]struct {
+		file, content string
+		line          int
+		says          string
+	}{
+		"conflict in YAML":      {"secret.yaml", conflict(secret, "stringData:\n"), lineOf(secret, "stringData:"), merge},
+		"conflict in JSON":      {"config.json", conflict(config, "\t\"data\": {\n"), lineOf(config, "\t\"data\":"), merge},
+		"conflict in variables": {"app.env", conflict(variables, "EMPTY=\n"), lineOf(variables, "EMPTY="), merge},
+		"a key twice":           {"secret.yaml", strings.Replace(secret, "type: Opaque\n", "type: Opaque\ntype: Opaque\n", 1), lineOf(secret, "type: Opaque") + 1, "twice"},
+		"a quote is open":       {"secret.yaml", strings.Replace(secret, "type: Opaque", "type: \"Opaque", 1), 0, "no valid YAML here"},
+		"JSON cut off":          {"config.json", config[:strings.Index(config, "\"mac\"")], lineOf(config, "\"mac\"") - 1, "no valid JSON here"},
+		"YAML cut off":          {"secret.yaml", secret[:strings.Index(secret, "    lastmodified")], lineOf(secret, "sops:") + 1, missing},
+		"variables cut off":     {"app.env", variables[:strings.Index(variables, "sops_lastmodified")], 0, missing},
+		"notes that are empty":  {"secret.yaml", secret[:strings.Index(secret, "sops:")] + "sops: null\n", lineOf(secret, "sops:"), missing},
+		"the first notes lost":  {"docs.yaml", secret[:strings.Index(secret, "sops:")] + "---\n" + secret, 1, missing},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if f := sops.Detect(c.file, []byte(c.content)); f == sops.None {
+				t.Error("it is taken for a plain file")
+			}
+			_, problem := sops.Open(c.file, []byte(c.content), keys(t, "alice"))
+			if problem == nil {
+				t.Fatal("it was opened")
+			}
+			if !strings.Contains(problem.Message, c.says) || c.line > 0 && problem.Line != c.line {
+				t.Errorf("line %d, want %d with %q: %s", problem.Line, c.line, c.says, problem.Message)
+			}
+			if without := sops.Damage(c.file, []byte(c.content)); without == nil || *without != *problem {
+				t.Errorf("without a key it is %v", without)
+			}
+		})
+	}
+	for _, name := range []string{"secret.yaml", "config.json", "app.env", "cert.pem", "groups.yaml", "whole.yaml.age"} {
+		if problem := sops.Damage(name, file(t, name)); problem != nil {
+			t.Errorf("%s: %s", name, problem.Message)
+		}
+	}
+}
+
+func TestCiphertext(t *testing.T) {
+	const value = "ENC[AES256_GCM,data:YQ==,iv:AAAA,tag:AAAAAAAAAAAAAAAAAAAAAA==,type:str]"
+	for text, want := range map[string]bool{
+		value:                          true,
+		" " + value + "\n":             true,
+		"{\"a\": \"" + value + "\"}\n": true,
+		"a: ENC[AES256_GCM,data:a,iv:b,tag:c,type:str]\nb: " + value: true,
+		"see ENC[AES256_GCM,data:…,iv:…,tag:…,type:…]":               false,
+		"ENC[AES256_GCM,data:Zm9v,iv:YmFy,tag:YmF6,type:str]":        false, // as documentation has it
+		"ENC[AES256_GCM,": false,
+		"":                false,
+	} {
+		if sops.Ciphertext(text) != want {
+			t.Errorf("%q: %t", text, !want)
+		}
 	}
 }

@@ -3,6 +3,7 @@ package sops
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -208,7 +209,7 @@ func emit(docs []*node) ([]byte, error) {
 		b.WriteByte('\n')
 	}
 	if !utf8.Valid(b.Bytes()) {
-		return nil, errUnreadable
+		return nil, errors.New("the file is encrypted with SOPS, and holds what is no text in UTF-8; encrypt it anew")
 	}
 	return b.Bytes(), nil
 }
