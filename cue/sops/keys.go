@@ -81,9 +81,6 @@ func (k *Keys) ID() string {
 	return k.id
 }
 
-// Recipients are the public keys.
-func (k *Keys) Recipients() []string { return k.recipients }
-
 // short is a public key as a message shows it: those of hybrid keys take pages.
 func short(recipient string) string {
 	if len(recipient) <= 80 {
