@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"berth.dev/berth/api/manifest"
 	"berth.dev/berth/api/v1alpha1"
 	"berth.dev/berth/cue"
@@ -416,6 +418,26 @@ func TestValidateWithoutKeys(t *testing.T) {
 				wantSaid(t, set, "was not looked into; name the key")
 			}
 		})
+	}
+}
+
+// TestKustomizationWithoutKeysTwice: what is kept of a kustomization with files that
+// nobody can open is what was made of it the first time.
+func TestKustomizationWithoutKeysTwice(t *testing.T) {
+	c, err := cue.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := memory{"deploy/kustomization.yaml": text("resources: [a.yaml, b.yaml]\n"), "deploy/a.yaml": sealed(t, "secret.yaml"), "deploy/b.yaml.age": sealed(t, "config.yaml.age")}
+	first, again := compileBy(t, c, m, skipping), compileBy(t, c, m, skipping)
+	for _, set := range []manifest.Set{first, again} {
+		if len(set.Manifests) != 1 || !marked(object(t, set, "Secret", "db")) {
+			t.Errorf("%d objects", len(set.Manifests))
+		}
+		wantSaid(t, set, "deploy/a.yaml:11", "deploy/b.yaml.age:1")
+	}
+	if diff := cmp.Diff(said(first), said(again)); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -63,8 +63,8 @@ func (j *job) built(ctx context.Context, w *walk) (admitted, error) {
 		j.compiler.cache.put(full, entry{result: result})
 		return result, nil
 	}
-	result, err := j.do(ctx, full, r)
-	return j.withoutSkipped(result, skipped, in.Unknown), err
+	r.finish = func(a admitted) admitted { return j.withoutSkipped(a, skipped, in.Unknown) }
+	return j.do(ctx, full, r)
 }
 
 // withoutSkipped leaves out what is said of files that were not looked into, but

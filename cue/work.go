@@ -15,16 +15,21 @@ type request struct {
 	// Encrypted: something that is read was encrypted, so that nothing may be said
 	// of any value.
 	Encrypted bool
-	// guardian is of this process alone.
+	// guardian is of this process alone, and so is finish: it makes of a result, if
+	// it is set, what is kept.
 	guardian guardian
+	finish   func(admitted) admitted
 }
 
 // guarded is a result that may be kept and shown.
 func (r request) guarded(a admitted) admitted {
-	if !r.Encrypted {
-		return a
+	if r.Encrypted {
+		a = r.guardian.guard(a)
 	}
-	return r.guardian.guard(a)
+	if r.finish != nil {
+		a = r.finish(a)
+	}
+	return a
 }
 
 // path is what the work is about: a folder, or a kustomization file.
