@@ -309,6 +309,7 @@ func TestEncryptedFilesOfKustomizations(t *testing.T) {
 	if !v1alpha1.HasErrors(set.Diagnostics) {
 		t.Error("a patch that does not fit was built")
 	}
+	wantSaid(t, set, "deploy/kustomization.yaml:4:", "may hold a value of an encrypted file and is left out")
 	set = compileWith(t, m, cue.Decryption{})
 	wantSaid(t, set, "deploy/config.yaml:11", "set spec.decryption")
 }

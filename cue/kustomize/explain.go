@@ -32,7 +32,11 @@ func (b *build) explain(err error) document.Problem {
 	if pos, found := b.operation(f, text); found {
 		p.Pos = pos
 	}
-	if p.Message = b.tidy(text); b.in.Encrypted || b.reveals(p.Message) {
+	if b.in.Encrypted {
+		p.Message = "kustomize cannot build this; what it says may hold a value of an encrypted file and is left out: check the patches, the replacements and the generators"
+		return p
+	}
+	if p.Message = b.tidy(text); b.reveals(p.Message) {
 		p.Pos = b.patchOfSecret(f)
 		p.Message = "kustomize cannot build this; what it says may hold a value of a Secret and is left out: check the generators and patches of Secrets"
 	}
