@@ -410,3 +410,37 @@ func TestEncryptedFilesInAWorkingTree(t *testing.T) {
 		}
 	}
 }
+
+// TestSimulateEncryptedFiles: a tree with encrypted files is simulated with a key, and
+// without one.
+func TestSimulateEncryptedFiles(t *testing.T) {
+	t.Setenv(ageKeyEnv, "")
+	dir := t.TempDir()
+	for name, content := range map[string][]byte{
+		"secret.yaml": mustRead(t, "testdata/encrypted/secret1.yaml"),
+		"web.yaml": []byte(`apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop}
+spec:
+  containers:
+  - {name: web, image: "example.org/web:1", env: [{name: P, valueFrom: {secretKeyRef: {name: db, key: password}}}]}
+`),
+		"ns.yaml": []byte("apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n"),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for key, skipped := range map[string]bool{"": true, "testdata/encrypted/alice.agekey": false} {
+		var out, said bytes.Buffer
+		o := simulateOptions{nodes: 1, zones: 1, cpu: "4", memory: "8Gi", pods: 110, quiet: 50 * time.Millisecond, timeout: time.Minute,
+			output: "text", targetNamespace: "default", keys: ageKeys{file: key}}
+		err := o.run(t.Context(), dir, &out, &said)
+		if err != nil || !strings.Contains(out.String(), "all 1 pod fit") || strings.Contains(out.String()+said.String(), "hunter2") {
+			t.Errorf("key %q: %v\n%s%s", key, err, out.String(), said.String())
+		}
+		if strings.Contains(said.String(), "secret.yaml:11: warning: the file is encrypted with SOPS") != skipped {
+			t.Errorf("key %q: it says %s", key, said.String())
+		}
+	}
+}

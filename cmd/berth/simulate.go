@@ -32,6 +32,7 @@ type simulateOptions struct {
 	quiet, timeout  time.Duration
 	output          string
 	targetNamespace string
+	keys            ageKeys
 }
 
 func simulateCommand() *cobra.Command {
@@ -41,7 +42,10 @@ func simulateCommand() *cobra.Command {
 		Short: "Try a working tree on nodes that do not exist",
 		Long: `Compile a working tree and run it with the real engine on simulated nodes, which
 take Pods to Ready without running them. It prints where each Pod lands, and
-which fit nowhere and why. No cluster is needed, and nothing is changed.
+which fit nowhere and why. No cluster is needed, and nothing is changed. Encrypted
+files are opened with --age-key-file; without it other values take the place of
+those that are encrypted, and the objects of a file that age has encrypted are
+not there.
 
 Exit code: 0 when all Pods fit and all is healthy, 1 when not.`,
 		Example: `  berth simulate ./deploy --nodes 3 --cpu 4 --memory 8Gi
@@ -62,6 +66,7 @@ Exit code: 0 when all Pods fit and all is healthy, 1 when not.`,
 	f.DurationVar(&o.quiet, "quiet", time.Second, "it is over when nothing has happened for so long")
 	f.DurationVar(&o.timeout, "timeout", time.Minute, "it ends after this time anyway")
 	f.StringVarP(&o.output, "output", "o", "text", "text or json")
+	o.keys.register(f)
 	return cmd
 }
 
@@ -92,6 +97,10 @@ func (o simulateOptions) run(ctx context.Context, dir string, stdout, stderr io.
 	if err != nil {
 		return err
 	}
+	decryption, err := o.keys.decryption()
+	if err != nil {
+		return err
+	}
 	rev, path, err := worktree.Open(ctx, dir)
 	if err != nil {
 		return err
@@ -100,7 +109,7 @@ func (o simulateOptions) run(ctx context.Context, dir string, stdout, stderr io.
 	if err != nil {
 		return err
 	}
-	options.Set, err = (&manifests{compiler: compiler}).Compile(ctx, rev, sync.CompileOptions{
+	options.Set, err = (&manifests{compiler: compiler, decryption: &decryption}).Compile(ctx, rev, sync.CompileOptions{
 		Source: "simulation", Path: path, TargetNamespace: o.targetNamespace, Kinds: sync.Kinds(),
 	})
 	if err != nil {
@@ -113,6 +122,7 @@ func (o simulateOptions) run(ctx context.Context, dir string, stdout, stderr io.
 	if v1alpha1.HasErrors(options.Set.Diagnostics) {
 		return failed(options.Set.Diagnostics)
 	}
+	newExcerpts(rev.Tree).print(ctx, stderr, options.Set.Diagnostics)
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50) // a large cluster is to fit into a small machine, and may take longer
 	}
