@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -170,9 +171,20 @@ func addSource(ctx context.Context, c client.Client, src *v1alpha1.Source, secre
 	}
 	fmt.Fprintf(out, "Source %s is added; follow it with: berth status %s --watch\n", src.Name, src.Name)
 	if src.Spec.URL == "" {
-		fmt.Fprintf(out, "push to it: git push https://admin:TOKEN@HOST:7443/git/%s.git HEAD:main\n", src.Name)
+		fmt.Fprintf(out, "push to it: git push https://admin:TOKEN@HOST:7443/git/%s.git %s\n", src.Name, pushed(src.Spec.Ref))
 	}
 	return nil
+}
+
+// pushed is what git push takes for what a Source of the built-in endpoint deploys.
+func pushed(ref v1alpha1.Ref) string {
+	switch {
+	case ref.Tag != "":
+		return "refs/tags/" + ref.Tag
+	case ref.Commit != "":
+		return ref.Commit + ":refs/heads/main"
+	}
+	return "HEAD:" + cmp.Or(ref.Branch, "main")
 }
 
 func sourceRemoveCommand() *cobra.Command {
