@@ -38,6 +38,8 @@ type newSource struct {
 	// Files with what opens the remote.
 	username                                            string
 	passwordFile, tokenFile, sshKey, knownHosts, caFile string
+	// decryption is the Secret that opens encrypted files: [NAMESPACE/]NAME.
+	decryption string
 }
 
 func sourceAddCommand() *cobra.Command {
@@ -49,11 +51,12 @@ func sourceAddCommand() *cobra.Command {
 endpoint, /git/NAME.git, to which you push.
 
 What opens a private remote is read from files, and put into the Secret NAME-git
-in the target namespace.`,
+in the target namespace. The Secret that opens encrypted files is only named.`,
 		Example: `  berth source add shop https://git.example.org/team/shop.git --path deploy
   berth source add shop https://git.example.org/team/shop.git --token-file token --rollback
   berth source add shop git@git.example.org:team/shop.git --ssh-key deploy_key --known-hosts known_hosts
   berth source add tools --target-namespace tools
+  berth source add shop --decryption-secret keys/shop-age
   berth status shop --watch`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -85,6 +88,7 @@ in the target namespace.`,
 	f.StringVar(&n.sshKey, "ssh-key", "", "file with the private key for an ssh remote (with --known-hosts)")
 	f.StringVar(&n.knownHosts, "known-hosts", "", "known_hosts file with the key of the ssh host")
 	f.StringVar(&n.caFile, "ca-file", "", "file with the certificates that the remote is trusted by")
+	f.StringVar(&n.decryption, "decryption-secret", "", "Secret with the age keys that open encrypted files: NAME in the target namespace, or NAMESPACE/NAME")
 	c.register(f)
 	return cmd
 }
@@ -104,6 +108,10 @@ func (n *newSource) objects(args []string) (*v1alpha1.Source, *corev1.Secret, er
 	if n.rollback {
 		src.Spec.Rollback = v1alpha1.RollbackAutomatic
 	}
+	var err error
+	if src.Spec.Decryption, err = n.decryptionSecret(); err != nil {
+		return nil, nil, err
+	}
 	data, err := n.credentials()
 	if err != nil || len(data) == 0 {
 		return src, nil, err
@@ -118,6 +126,21 @@ func (n *newSource) objects(args []string) (*v1alpha1.Source, *corev1.Secret, er
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: src.Name + "-git"}, Data: data}
 	src.Spec.Credentials = &v1alpha1.Credentials{SecretName: secret.Name, SecretNamespace: namespace}
 	return src, secret, nil
+}
+
+// decryptionSecret is the Secret that opens encrypted files; nil where none is named.
+func (n *newSource) decryptionSecret() (*v1alpha1.Decryption, error) {
+	if n.decryption == "" {
+		return nil, nil
+	}
+	namespace, name, both := strings.Cut(n.decryption, "/")
+	if !both {
+		return &v1alpha1.Decryption{SecretName: n.decryption}, nil
+	}
+	if namespace == "" || name == "" || strings.Contains(name, "/") {
+		return nil, fmt.Errorf("--decryption-secret %q names no Secret; write NAME, or NAMESPACE/NAME such as keys/shop-age", n.decryption)
+	}
+	return &v1alpha1.Decryption{SecretName: name, SecretNamespace: namespace}, nil
 }
 
 // credentials reads what opens the remote.

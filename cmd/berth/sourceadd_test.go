@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -43,6 +44,27 @@ func TestSourceAddSaysWhatToPush(t *testing.T) {
 		var out strings.Builder
 		if err := addSource(t.Context(), nothingThere{}, src, secret, &out); err != nil || !strings.HasSuffix(out.String(), want) {
 			t.Errorf("%+v: %v\n%swant %s", spec.Ref, err, out.String(), want)
+		}
+	}
+}
+
+func TestSourceAddNamesTheSecretOfKeys(t *testing.T) {
+	for flag, want := range map[string]*v1alpha1.Decryption{
+		"": nil, "shop-age": {SecretName: "shop-age"}, "keys/shop-age": {SecretName: "shop-age", SecretNamespace: "keys"},
+	} {
+		n := newSource{decryption: flag, prune: true}
+		src, _, err := n.objects([]string{"shop"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, src.Spec.Decryption); diff != "" {
+			t.Errorf("%q: %s", flag, diff)
+		}
+	}
+	for _, flag := range []string{"/", "/shop-age", "keys/", "a/b/c"} {
+		n := newSource{decryption: flag, prune: true}
+		if _, _, err := n.objects([]string{"shop"}); err == nil || !strings.Contains(err.Error(), "NAMESPACE/NAME") {
+			t.Errorf("%q: %v", flag, err)
 		}
 	}
 }
