@@ -1,5 +1,7 @@
 package v1alpha1
 
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 // Labels and annotations that Berth writes on the objects it applies from Git.
 const (
 	// LabelSource is a label: the name of the Source that owns the object.
@@ -44,6 +46,12 @@ const (
 	// "viewer" or "admin".
 	AnnotationRole = "berth.dev/role"
 )
+
+// Hidden reports whether no value of the object, which may be nil, may be shown:
+// something of it was encrypted in the repository.
+func Hidden(obj metav1.Object) bool {
+	return obj != nil && obj.GetAnnotations()[AnnotationEncrypted] == "true"
+}
 
 // Annotations that people, or the commands of berth, write on a Source.
 const (

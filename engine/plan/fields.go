@@ -29,7 +29,7 @@ type Field struct {
 // Fields are the differences between two versions of an object, sorted by path.
 // The status and what the server keeps are left out.
 func Fields(old, now client.Object) []Field {
-	d := differ{hidden: encrypted(old) || encrypted(now)}
+	d := differ{hidden: v1alpha1.Hidden(old) || v1alpha1.Hidden(now)}
 	_, d.secret = now.(*corev1.Secret)
 	d.compare("", content(old), content(now))
 	slices.SortStableFunc(d.fields, func(a, b Field) int { return strings.Compare(a.Path, b.Path) })

@@ -6,18 +6,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 
-	"berth.dev/berth/api/client"
 	"berth.dev/berth/api/v1alpha1"
 )
 
-// encrypted: something of the object was encrypted in the repository. A commit that
-// ends that must not show what was there before, so either side counts.
-func encrypted(obj client.Object) bool {
-	return obj != nil && obj.GetAnnotations()[v1alpha1.AnnotationEncrypted] == "true"
-}
-
 // hidden: no value of the object may be shown, and numbers, ports and times are some.
-func (s Step) hidden() bool { return encrypted(s.Live) || encrypted(s.Desired) }
+// A commit that ends the encryption must not show what was there before, so either
+// side counts.
+func (s Step) hidden() bool { return v1alpha1.Hidden(s.Live) || v1alpha1.Hidden(s.Desired) }
 
 // hiddenEffects say what happens to Pods, and not how many they are, and what
 // happens to data.

@@ -295,7 +295,7 @@ func (e *Engine) fill(ctx context.Context, out *Outcome) error {
 		case apierrors.IsInvalid(err), apierrors.IsForbidden(err), apierrors.IsBadRequest(err):
 			errors.As(err, &status)
 			message := status.ErrStatus.Message
-			if s.Desired != nil && hides(s.Desired) {
+			if v1alpha1.Hidden(s.Desired) {
 				message = refusal(status)
 			}
 			out.Diagnostics = append(out.Diagnostics, v1alpha1.Diagnostic{

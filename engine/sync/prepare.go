@@ -181,7 +181,7 @@ func (p *preparation) typed(m manifest.Manifest, row *resources.Resource) (clien
 	obj := row.New()
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(m.Object.Object, obj); err != nil {
 		message := err.Error()
-		if hides(m.Object) {
+		if v1alpha1.Hidden(m.Object) {
 			message = "cannot be read as a " + m.Object.GetKind()
 		}
 		p.fail(m, "", message)
@@ -426,15 +426,9 @@ func (p *preparation) ran(ctx context.Context, obj client.Object) (bool, error) 
 	return true, nil
 }
 
-// hides: no value of the object may be shown. Something of it was encrypted in the
-// repository.
-func hides(obj metav1.Object) bool {
-	return obj.GetAnnotations()[v1alpha1.AnnotationEncrypted] == "true"
-}
-
 // quoted is a value as a message shows it.
 func quoted(m manifest.Manifest, value string) string {
-	if hides(m.Object) {
+	if v1alpha1.Hidden(m.Object) {
 		return "what stands here"
 	}
 	return strconv.Quote(value)
@@ -452,7 +446,7 @@ func detail(e *field.Error, objects ...metav1.Object) string {
 		_, secret := obj.(*corev1.Secret)
 		u, untyped := obj.(*unstructured.Unstructured)
 		switch {
-		case hides(obj): // the detail may quote a value, too
+		case v1alpha1.Hidden(obj): // the detail may quote a value, too
 			return strings.ToLower(e.Type.String()) + "; what stands there is out of an encrypted file, and is not shown"
 		case secret, untyped && u.GetKind() == "Secret":
 			return strings.ToLower(string(e.Type)) + ": " + e.Detail
