@@ -3,6 +3,7 @@ package controllers
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -15,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"berth.dev/berth/api/client"
+	"berth.dev/berth/engine/live"
 )
 
 const (
@@ -26,16 +28,21 @@ const (
 // endpoints keeps the EndpointSlices of each Service with a selector.
 type endpoints struct {
 	*cluster
+	*horizons
 	loop *loop
+	// perSlice is how many endpoints a slice holds at most.
+	perSlice int
 }
 
 func newEndpoints(c *cluster) *endpoints {
-	e := &endpoints{cluster: c}
+	e := &endpoints{cluster: c, horizons: newHorizons(), perSlice: endpointsPerSlice}
 	e.loop = newLoop(c, "endpointslice", e.reconcile)
-	c.Services.OnChange(func(_, now *corev1.Service) {
-		if now != nil {
-			e.loop.add(now)
+	c.Services.OnChange(func(old, now *corev1.Service) {
+		if now == nil {
+			e.forget(old.UID)
+			return
 		}
+		e.loop.add(now)
 	})
 	c.Pods.OnChange(func(old, now *corev1.Pod) {
 		if old != nil && now != nil && equality.Semantic.DeepEqual(endpointView(old), endpointView(now)) {
@@ -48,12 +55,21 @@ func newEndpoints(c *cluster) *endpoints {
 		}
 	})
 	c.EndpointSlices.OnChange(func(old, now *discoveryv1.EndpointSlice) {
-		// What somebody else took away is put back.
-		if now == nil && old.Labels[discoveryv1.LabelManagedBy] == managedBy {
-			e.loop.queue.Add(types.NamespacedName{Namespace: old.Namespace, Name: old.Labels[discoveryv1.LabelServiceName]})
+		// What somebody else has changed or taken away is put right.
+		for _, slice := range []*discoveryv1.EndpointSlice{old, now} {
+			if slice != nil && slice.Labels[discoveryv1.LabelManagedBy] == managedBy && (now == nil || !e.wrote(now)) {
+				e.loop.queue.Add(types.NamespacedName{Namespace: slice.Namespace, Name: slice.Labels[discoveryv1.LabelServiceName]})
+			}
 		}
 	})
 	return e
+}
+
+// wrote reports whether a slice is not newer than what was last written for its
+// Service.
+func (e *endpoints) wrote(slice *discoveryv1.EndpointSlice) bool {
+	ref := controllerOf(slice)
+	return ref != nil && e.covers(ref.UID, live.Version(slice))
 }
 
 // endpointView is what of a Pod shows in a slice.
@@ -74,45 +90,64 @@ func selects(s *corev1.Service, p *corev1.Pod) bool {
 }
 
 // Run works until the context ends.
-func (e *endpoints) Run(ctx context.Context) error { return e.loop.run(ctx, e.Services, e.Pods) }
+func (e *endpoints) Run(ctx context.Context) error {
+	return e.loop.run(ctx, e.Services, e.Pods, e.EndpointSlices)
+}
 
 func (e *endpoints) reconcile(ctx context.Context, key types.NamespacedName) error {
 	s, ok := e.Services.Get(key)
 	if !ok || s.DeletionTimestamp != nil || len(s.Spec.Selector) == 0 || s.Spec.Type == corev1.ServiceTypeExternalName {
 		return nil
 	}
-	var have discoveryv1.EndpointSliceList
-	selector := labels.SelectorFromSet(labels.Set{discoveryv1.LabelServiceName: s.Name, discoveryv1.LabelManagedBy: managedBy})
-	if err := e.resources.List(ctx, &have, client.ListOptions{Namespace: s.Namespace, Labels: selector}); err != nil {
-		return err
+	if !e.settled(s.UID, e.EndpointSlices) { // what was just made would be made again
+		return apierrors.NewConflict(corev1.Resource("services"), s.Name, errors.New("its slices are not seen yet"))
 	}
-	want := e.slices(s)
+	have, want := e.existing(s), e.slices(s)
 	t := e.resources.Begin()
+	var written []*discoveryv1.EndpointSlice
 	for i, slice := range want {
-		if i >= len(have.Items) {
+		if i >= len(have) {
+			written = append(written, slice)
 			if err := t.Create(ctx, slice); err != nil {
 				return fmt.Errorf("create endpoint slice: %w", err)
 			}
 			continue
 		}
-		next := have.Items[i].DeepCopy()
+		next := have[i].DeepCopy()
 		next.Labels, next.Endpoints, next.Ports, next.OwnerReferences = slice.Labels, slice.Endpoints, slice.Ports, slice.OwnerReferences
-		if equality.Semantic.DeepEqual(next, &have.Items[i]) {
+		if equality.Semantic.DeepEqual(next, have[i]) {
 			continue
 		}
+		written = append(written, next)
 		if err := t.Update(ctx, next); err != nil {
 			return fmt.Errorf("update endpoint slice %s: %w", next.Name, err)
 		}
 	}
-	for i := len(want); i < len(have.Items); i++ {
-		if err := t.Delete(ctx, &have.Items[i], client.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+	for i := len(want); i < len(have); i++ {
+		gone := have[i].DeepCopy()
+		written = append(written, gone)
+		if err := t.Delete(ctx, gone, client.DeleteOptions{UID: gone.UID}); err != nil && !apierrors.IsNotFound(err) {
 			return fmt.Errorf("delete endpoint slice: %w", err)
 		}
 	}
 	if err := putEndpoints(ctx, e.resources, t, endpointsOf(s, want)); err != nil {
 		return err
 	}
-	return t.Commit(ctx)
+	if err := t.Commit(ctx); err != nil {
+		return err
+	}
+	e.reach(s.UID, newest(written...))
+	return nil
+}
+
+// existing are the slices of a Service that this controller keeps, in a stable order.
+func (e *endpoints) existing(s *corev1.Service) []*discoveryv1.EndpointSlice {
+	all := e.EndpointSlices.InNamespace(s.Namespace)
+	out := slices.DeleteFunc(all, func(slice *discoveryv1.EndpointSlice) bool {
+		return slice.Labels[discoveryv1.LabelServiceName] != s.Name || slice.Labels[discoveryv1.LabelManagedBy] != managedBy
+	})
+	slices.SortFunc(out, func(a, b *discoveryv1.EndpointSlice) int { return cmp.Compare(a.Name, b.Name) })
+	return out
 }
 
 // slices are the endpoints of a Service, grouped by the numbers that its ports
@@ -124,12 +159,11 @@ func (e *endpoints) slices(s *corev1.Service) []*discoveryv1.EndpointSlice {
 	}
 	groups := map[string]*group{}
 	var order []string
-	pods := e.Pods.InNamespace(s.Namespace)
+	pods := slices.DeleteFunc(e.Pods.InNamespace(s.Namespace), func(p *corev1.Pod) bool {
+		return p.Status.PodIP == "" || podFinished(p) || !selects(s, p)
+	})
 	slices.SortFunc(pods, func(a, b *corev1.Pod) int { return cmp.Compare(a.Name, b.Name) })
 	for _, p := range pods {
-		if !selects(s, p) || p.Status.PodIP == "" || podFinished(p) {
-			continue
-		}
 		ports := portsOn(s, p)
 		k := fmt.Sprint(describePorts(ports))
 		if groups[k] == nil {
@@ -144,7 +178,7 @@ func (e *endpoints) slices(s *corev1.Service) []*discoveryv1.EndpointSlice {
 	}
 	var out []*discoveryv1.EndpointSlice
 	for _, k := range order {
-		for chunk := range chunks(groups[k].endpoints, endpointsPerSlice) {
+		for chunk := range chunks(groups[k].endpoints, e.perSlice) {
 			out = append(out, newSlice(s, groups[k].ports, chunk))
 		}
 	}

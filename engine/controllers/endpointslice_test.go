@@ -24,7 +24,7 @@ func endpointsIn(pods ...*corev1.Pod) *endpoints {
 		}
 		views.Pods.Set(p)
 	}
-	return &endpoints{cluster: &cluster{Cluster: views}}
+	return &endpoints{cluster: &cluster{Cluster: views}, perSlice: endpointsPerSlice}
 }
 
 func namedPod(name string, edit func(*corev1.Pod)) *corev1.Pod {

@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -91,18 +90,9 @@ func (w *gcWorld) keeps(ref metav1.OwnerReference) bool {
 // step takes the next key of the queue, and checks what the collector deletes.
 func (w *gcWorld) step() {
 	w.Helper()
-	if w.gc.loop.queue.Len() == 0 {
-		return
-	}
-	key, _ := w.gc.loop.queue.Get()
 	before := w.stored("ConfigMap")
-	err := w.gc.reconcile(w.Context(), key)
-	w.gc.loop.queue.Done(key)
-	switch {
-	case apierrors.IsConflict(err):
-		w.gc.loop.queue.Add(key)
-	case err != nil:
-		w.Fatal(err)
+	if !w.take(w.gc.loop) {
+		return
 	}
 	after := w.stored("ConfigMap")
 	for _, obj := range before {
@@ -116,13 +106,6 @@ func (w *gcWorld) step() {
 	}
 }
 
-func (w *gcWorld) must(err error) {
-	w.Helper()
-	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
-		w.Fatal(err)
-	}
-}
-
 // act is something that a user or a controller does.
 func (w *gcWorld) act() {
 	w.Helper()
@@ -130,7 +113,7 @@ func (w *gcWorld) act() {
 	w.created++
 	switch d := w.dice; d.IntN(6) {
 	case 0:
-		w.must(w.r.Create(w.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: fmt.Sprintf("s%d", w.created)}}))
+		w.allowed(w.r.Create(w.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: fmt.Sprintf("s%d", w.created)}}))
 	case 1, 2:
 		c := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: fmt.Sprintf("c%d", w.created)}}
 		for range d.IntN(3) {
@@ -141,19 +124,19 @@ func (w *gcWorld) act() {
 				}
 			}
 		}
-		w.must(w.r.Create(w.Context(), c))
+		w.allowed(w.r.Create(w.Context(), c))
 	case 3: // an owner is taken off
 		if len(owned) > 0 {
 			c := owned[d.IntN(len(owned))]
 			if refs := c.GetOwnerReferences(); len(refs) > 0 {
 				c.SetOwnerReferences(refs[1:])
-				w.must(w.r.Update(w.Context(), c))
+				w.allowed(w.r.Update(w.Context(), c))
 			}
 		}
 	default:
 		how := []metav1.DeletionPropagation{metav1.DeletePropagationBackground, metav1.DeletePropagationForeground, metav1.DeletePropagationOrphan}[d.IntN(3)]
 		if len(owners) > 0 {
-			w.must(w.r.Delete(w.Context(), owners[d.IntN(len(owners))], client.DeleteOptions{Propagation: how}))
+			w.allowed(w.r.Delete(w.Context(), owners[d.IntN(len(owners))], client.DeleteOptions{Propagation: how}))
 		}
 	}
 }

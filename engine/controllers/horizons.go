@@ -14,9 +14,9 @@ import (
 // not show as they were written. Nearly always the event of one of them is sooner.
 const unsettledAgain = 200 * time.Millisecond
 
-// horizons are, by the UID of an owner, the newest version of the Pods that its
-// controller has written. Until the view has come so far, what is missing cannot
-// be told from what was just made.
+// horizons are, by the UID of an owner, the newest version of what its controller
+// has written for it. Until the view has come so far, what is missing cannot be told
+// from what was just made.
 type horizons struct {
 	mu sync.Mutex
 	at map[types.UID]int64
@@ -36,6 +36,13 @@ func (h *horizons) settled(owner types.UID, seen interface{ Version() int64 }) b
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return seen.Version() >= h.at[owner]
+}
+
+// covers reports whether a version is not newer than what was last done for an owner.
+func (h *horizons) covers(owner types.UID, version int64) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return version <= h.at[owner]
 }
 
 func (h *horizons) forget(owner types.UID) {

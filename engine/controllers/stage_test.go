@@ -13,6 +13,10 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -78,10 +82,13 @@ func (w *stage) see(skip func() bool) {
 		func() { look(w, w.views.StatefulSets, &appsv1.StatefulSetList{}) },
 		func() { look(w, w.views.DaemonSets, &appsv1.DaemonSetList{}) },
 		func() { look(w, w.views.Jobs, &batchv1.JobList{}) },
-		func() { look(w, w.views.Deployments, &appsv1.DeploymentList{}) },
-		func() { look(w, w.views.ReplicaSets, &appsv1.ReplicaSetList{}) },
 		func() { look(w, w.views.Controllers, &corev1.ReplicationControllerList{}) },
 		func() { look(w, w.views.Quotas, &corev1.ResourceQuotaList{}) },
+		func() { look(w, w.views.Services, &corev1.ServiceList{}) },
+		func() { look(w, w.views.EndpointSlices, &discoveryv1.EndpointSliceList{}) },
+		func() { look(w, w.views.Budgets, &policyv1.PodDisruptionBudgetList{}) },
+		func() { look(w, w.views.Volumes, &corev1.PersistentVolumeList{}) },
+		func() { look(w, w.views.Classes, &storagev1.StorageClassList{}) },
 		func() { look(w, w.views.Autoscalers, &autoscalingv2.HorizontalPodAutoscalerList{}) },
 		func() { look(w, w.views.Pods, &corev1.PodList{}) },
 	} {
@@ -117,6 +124,33 @@ func look[T client.Object](w *stage, v *live.View[T], list client.ObjectList) {
 		if !present[obj.GetUID()] {
 			v.Gone(obj)
 		}
+	}
+}
+
+// take reconciles the next key of a queue, if there is one, as a worker does: a
+// write that was beaten by another is tried again.
+func (w *stage) take(l *loop) bool {
+	w.Helper()
+	if l.queue.Len() == 0 {
+		return false
+	}
+	key, _ := l.queue.Get()
+	err := l.reconcile(w.Context(), key)
+	l.queue.Done(key)
+	switch {
+	case apierrors.IsConflict(err) || apierrors.IsNotFound(err) || apierrors.IsAlreadyExists(err):
+		l.queue.Add(key)
+	case err != nil:
+		w.Fatal(err)
+	}
+	return true
+}
+
+// allowed passes over what may be said to a user whose view is old.
+func (w *stage) allowed(err error) {
+	w.Helper()
+	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) && !apierrors.IsAlreadyExists(err) {
+		w.Fatal(err)
 	}
 }
 
