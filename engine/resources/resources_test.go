@@ -14,6 +14,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
@@ -265,6 +266,36 @@ func TestFinalizersHoldADeletion(t *testing.T) {
 	if err := r.Get(t.Context(), key("a"), cm); !apierrors.IsNotFound(err) {
 		t.Errorf("after its finalizer: %v", err)
 	}
+}
+
+// TestBindHoldsClaims: a Pod gets no node while a claim that it mounts is going, or
+// gone, for nothing else keeps a claim that is being deleted.
+func TestBindHoldsClaims(t *testing.T) {
+	r := enginetest.Resources(t)
+	claim := &corev1.PersistentVolumeClaim{ObjectMeta: named("data")}
+	claim.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}
+	claim.Spec.Resources.Requests = corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}
+	user := func(name string) *corev1.Pod {
+		p := pod(name)
+		for _, volume := range []string{"a", "b"} {
+			p.Spec.Volumes = append(p.Spec.Volumes, corev1.Volume{Name: volume, VolumeSource: corev1.VolumeSource{
+				PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"},
+			}})
+		}
+		return p
+	}
+	create(t, r, user("early"), user("late"))
+	refused := func(when string) {
+		t.Helper()
+		if err := r.Bind(t.Context(), key("late"), "", "n1"); !apierrors.IsConflict(err) || !strings.Contains(err.Error(), "claim data, which it mounts") {
+			t.Errorf("%s: %v", when, err)
+		}
+	}
+	refused("before it is made")
+	create(t, r, claim)
+	must(t, r.Bind(t.Context(), key("early"), "", "n1"))
+	must(t, r.Delete(t.Context(), claim, client.DeleteOptions{}))
+	refused("while it is going")
 }
 
 func TestPodDeletion(t *testing.T) {

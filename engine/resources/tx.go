@@ -36,7 +36,8 @@ type Tx struct {
 	// them.
 	quotas map[string][]*metered
 	limits map[string][]corev1.LimitRangeItem
-	// kept are operations on no object: what is kept of commits.
+	// kept are operations that write no object: what is kept of commits, and what
+	// must not change meanwhile.
 	kept []store.Op
 }
 

@@ -69,7 +69,8 @@ func (r *Resources) once(ctx context.Context, obj client.Object, retry bool, cha
 }
 
 // Bind gives a Pod its node. It fails with a Conflict when the Pod is another
-// one by now, is going away or has a node.
+// one by now, is going away or has a node, and when a claim that it mounts is going
+// away: a claim that no Pod on a node mounts can be gone in the next moment.
 func (r *Resources) Bind(ctx context.Context, key types.NamespacedName, uid types.UID, node string) error {
 	row := r.byKind[corev1.SchemeGroupVersion.WithKind("Pod")]
 	for attempt := 1; ; attempt++ {
@@ -91,6 +92,9 @@ func (r *Resources) Bind(ctx context.Context, key types.NamespacedName, uid type
 			return apierrors.NewInternalError(err)
 		}
 		t := r.Begin()
+		if err := t.holdClaims(ctx, pod); err != nil {
+			return err
+		}
 		if err := t.add(&change{row: row, result: pod, main: &store.Op{Key: kv.Key, Value: value, Expect: kv.Revision}}); err != nil {
 			return err
 		}
@@ -98,6 +102,29 @@ func (r *Resources) Bind(ctx context.Context, key types.NamespacedName, uid type
 			return err
 		}
 	}
+}
+
+// holdClaims makes sure that the claims of a Pod are there, and are not going away,
+// when the transaction is carried out.
+func (t *Tx) holdClaims(ctx context.Context, pod *corev1.Pod) error {
+	row := t.r.byKind[corev1.SchemeGroupVersion.WithKind("PersistentVolumeClaim")]
+	held := map[string]bool{}
+	for i := range pod.Spec.Volumes {
+		v := pod.Spec.Volumes[i].PersistentVolumeClaim
+		if v == nil || held[v.ClaimName] {
+			continue
+		}
+		held[v.ClaimName] = true
+		claim, kv, err := t.r.load(ctx, row, pod.Namespace, v.ClaimName)
+		if apierrors.IsNotFound(err) || err == nil && claim.GetDeletionTimestamp() != nil {
+			return apierrors.NewConflict(corev1.Resource("pods"), pod.Name, fmt.Errorf("claim %s, which it mounts, is not there or is being deleted", v.ClaimName))
+		}
+		if err != nil {
+			return err
+		}
+		t.kept = append(t.kept, store.Op{Key: kv.Key, Expect: kv.Revision, Check: true})
+	}
+	return nil
 }
 
 func unbindable(pod *corev1.Pod, uid types.UID) string {
