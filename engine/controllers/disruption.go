@@ -1,9 +1,11 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -12,6 +14,10 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
+
+	"berth.dev/berth/api/client"
+	"berth.dev/berth/engine/live"
 )
 
 // disruptedFor is how long an eviction that was allowed counts as on its way
@@ -45,12 +51,33 @@ func newDisruption(c *cluster) *disruption {
 			}
 		}
 	})
+	onWish(d, c.Deployments, func(o *appsv1.Deployment) *int32 { return o.Spec.Replicas })
+	onWish(d, c.ReplicaSets, func(o *appsv1.ReplicaSet) *int32 { return o.Spec.Replicas })
+	onWish(d, c.StatefulSets, func(o *appsv1.StatefulSet) *int32 { return o.Spec.Replicas })
+	onWish(d, c.Controllers, func(o *corev1.ReplicationController) *int32 { return o.Spec.Replicas })
 	return d
+}
+
+// onWish counts anew when an owner of Pods comes, goes or wants another number of
+// them: a share of them is another number then.
+func onWish[T interface {
+	client.Object
+	comparable
+}](d *disruption, view *live.View[T], wish func(T) *int32) {
+	view.OnChange(func(old, now T) {
+		var none T
+		if old != none && now != none && ptr.Equal(wish(old), wish(now)) {
+			return
+		}
+		for _, b := range d.Budgets.InNamespace(cmp.Or(now, old).GetNamespace()) {
+			d.loop.add(b)
+		}
+	})
 }
 
 // Run works until the context ends.
 func (d *disruption) Run(ctx context.Context) error {
-	return d.loop.run(ctx, d.Controllers, d.Budgets, d.Pods)
+	return d.loop.run(ctx, d.Budgets, d.Pods, d.Deployments, d.ReplicaSets, d.StatefulSets, d.Controllers)
 }
 
 // budgetSelects: an empty selector selects everything (policy/v1).
