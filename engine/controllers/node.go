@@ -145,7 +145,7 @@ func (n *nodes) look(ctx context.Context) {
 			n.log.Warn("look after a node", "node", node.Name, "err", err)
 		}
 	}
-	n.lookAtPods(ctx, silent, now)
+	n.lookAtPods(ctx, silent, most, now)
 }
 
 // silent reports whether the agent of a node has been silent for too long. One
@@ -190,10 +190,10 @@ func (n *nodes) treat(ctx context.Context, node *corev1.Node, silent, most bool,
 }
 
 // lookAtPods looks at the Pods of nodes that are silent, tainted or gone.
-func (n *nodes) lookAtPods(ctx context.Context, silent map[string]bool, now time.Time) {
+func (n *nodes) lookAtPods(ctx context.Context, silent map[string]bool, most bool, now time.Time) {
 	taints := map[string][]corev1.Taint{}
 	for _, node := range n.Nodes.All() {
-		if list := n.observe(node, now); len(list) > 0 {
+		if list := n.observe(node, most, now); len(list) > 0 {
 			taints[node.Name] = list
 		}
 	}
@@ -214,9 +214,10 @@ func (n *nodes) lookAtPods(ctx context.Context, silent map[string]bool, now time
 	}
 }
 
-// observe notes since when a node has had the taints that drive Pods away.
-func (n *nodes) observe(node *corev1.Node, now time.Time) []corev1.Taint {
-	list := driving(node)
+// observe notes since when a node has had the taints that drive Pods away. Those of
+// a node that is not ready do not count while most are silent.
+func (n *nodes) observe(node *corev1.Node, most bool, now time.Time) []corev1.Taint {
+	list := slices.DeleteFunc(driving(node), func(t corev1.Taint) bool { return most && ofReadiness(t) })
 	p := n.pulses[node.Name]
 	if p == nil {
 		return nil // it has just come

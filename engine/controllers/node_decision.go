@@ -87,15 +87,18 @@ func tainted(n *corev1.Node, evict bool, now time.Time) *corev1.Node {
 
 // evicting: the node has the taint that drives Pods away because it is not ready.
 func evicting(n *corev1.Node) bool {
-	return slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool {
-		return t.Effect == corev1.TaintEffectNoExecute && (t.Key == corev1.TaintNodeNotReady || t.Key == corev1.TaintNodeUnreachable)
-	})
+	return slices.ContainsFunc(driving(n), ofReadiness)
+}
+
+// ofReadiness: the taint says that its node is not ready.
+func ofReadiness(t corev1.Taint) bool {
+	return t.Key == corev1.TaintNodeNotReady || t.Key == corev1.TaintNodeUnreachable
 }
 
 // stay is until when a Pod may stay on a node with taints of effect NoExecute
 // (k8s.io/api/core/v1, Toleration.TolerationSeconds), or that it may for ever; one
-// that it does not tolerate gives it no time. seen is since when the node has had each of them. A further taint
-// never puts off what an earlier one asks for.
+// that it does not tolerate gives it no time. seen is since when the node has had
+// each of them. A further taint never puts off what an earlier one asks for.
 func stay(p *corev1.Pod, taints []corev1.Taint, seen map[corev1.Taint]time.Time) (until time.Time, forever bool) {
 	forever = true
 	for i := range taints {

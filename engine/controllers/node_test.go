@@ -200,6 +200,19 @@ func TestNobodyIsDrivenAwayWhenMostNodesAreSilent(t *testing.T) {
 	w.expect("pods", w.stands("one")+" "+w.stands("two"), "going unready")
 }
 
+// TestMostFallSilentWhenAPodIsToGo: at the same look, it stays.
+func TestMostFallSilentWhenAPodIsToGo(t *testing.T) {
+	w := newNodeWorld(t, 3)
+	w.pod("one", "n1")
+	w.pass(300*time.Second, "n2", "n3")
+	w.expect("n1", w.state("n1"), unreachable)
+	w.pass(40*time.Second, "n3")
+	w.expect("n2", w.state("n2"), "True")
+	w.pass(5*time.Second, "n3")
+	w.expect("n1 and n2", w.state("n1")+" "+w.state("n2"), "Unknown unreachable:NoSchedule Unknown unreachable:NoSchedule")
+	w.expect("the pod", w.stands("one"), "unready")
+}
+
 func TestASingleSilentNodeKeepsItsPods(t *testing.T) {
 	w := newNodeWorld(t, 1)
 	w.pod("one", "n1")
