@@ -32,6 +32,12 @@ func (s *scheduling) bindClaims(ctx context.Context, pod *corev1.Pod, node strin
 	if claims.Waits != "" {
 		return apierrors.NewConflict(corev1.Resource("pods"), pod.Name, errors.New(claims.Waits))
 	}
+	// Another Pod of the same claim may have got its volume since this was decided.
+	if n, ok := s.Nodes.Get(types.NamespacedName{Name: node}); ok {
+		if claim := claims.OutOfReach(n); claim != "" {
+			return apierrors.NewConflict(corev1.Resource("pods"), pod.Name, fmt.Errorf("node %s does not reach the volume of claim %s", node, claim))
+		}
+	}
 	err := s.volumesFor(ctx, claims.Unbound, node)
 	if apierrors.IsNotFound(err) {
 		return apierrors.NewConflict(corev1.Resource("pods"), pod.Name, err) // it is not the Pod that is gone

@@ -173,7 +173,7 @@ func (w *stage) picture() string {
 	var b strings.Builder
 	for _, list := range []client.ObjectList{
 		&corev1.PodList{}, &batchv1.JobList{}, &batchv1.CronJobList{}, &appsv1.StatefulSetList{}, &appsv1.DaemonSetList{},
-		&appsv1.ControllerRevisionList{}, &appsv1.DeploymentList{}, &appsv1.ReplicaSetList{}, &corev1.PersistentVolumeClaimList{}, &corev1.NodeList{},
+		&appsv1.ControllerRevisionList{}, &appsv1.DeploymentList{}, &appsv1.ReplicaSetList{}, &corev1.PersistentVolumeClaimList{}, &corev1.PersistentVolumeList{}, &corev1.NodeList{},
 	} {
 		if err := w.r.List(w.Context(), list, client.ListOptions{}); err != nil {
 			w.Fatal(err)

@@ -53,11 +53,26 @@ func Of(c *live.Cluster, pod *corev1.Pod, holds func(*corev1.Pod) bool) Claims {
 	return out
 }
 
-// bound adds a claim that has its volume.
+// OutOfReach is the first claim whose volume a node does not reach; empty for none.
+func (p *Claims) OutOfReach(node *corev1.Node) string {
+	for _, v := range p.Reaches {
+		if !selects(v.Nodes, node) {
+			return v.Claim
+		}
+	}
+	return ""
+}
+
+// bound adds a claim that names its volume. The volume may not be its own: people
+// can name any.
 func (p *Claims) bound(c *live.Cluster, claim *corev1.PersistentVolumeClaim) {
 	pv, ok := c.Volumes.Get(types.NamespacedName{Name: claim.Spec.VolumeName})
 	if !ok {
 		p.Waits = fmt.Sprintf("volume %s of persistentvolumeclaim %q is not there", claim.Spec.VolumeName, claim.Name)
+		return
+	}
+	if ref := pv.Spec.ClaimRef; ref == nil || ref.UID != claim.UID {
+		p.Waits = fmt.Sprintf("persistentvolumeclaim %q is not bound to volume %s, which it names", claim.Name, pv.Name)
 		return
 	}
 	if a := pv.Spec.NodeAffinity; a != nil && a.Required != nil {

@@ -82,10 +82,11 @@ func Smallest(c *corev1.PersistentVolumeClaim, all []*corev1.PersistentVolume, n
 
 // Reaches: the node is one of those that a volume can be mounted on.
 func Reaches(node *corev1.Node, pv *corev1.PersistentVolume) bool {
-	if pv.Spec.NodeAffinity == nil || pv.Spec.NodeAffinity.Required == nil {
-		return true
-	}
-	ok, err := nodeaffinity.NewLazyErrorNodeSelector(pv.Spec.NodeAffinity.Required).Match(node)
+	return pv.Spec.NodeAffinity == nil || pv.Spec.NodeAffinity.Required == nil || selects(pv.Spec.NodeAffinity.Required, node)
+}
+
+func selects(s *corev1.NodeSelector, node *corev1.Node) bool {
+	ok, err := nodeaffinity.NewLazyErrorNodeSelector(s).Match(node)
 	return err == nil && ok
 }
 
