@@ -37,8 +37,15 @@ func newNamespaces(c *cluster) *namespaces {
 func (n *namespaces) Run(ctx context.Context) error { return n.loop.run(ctx, n.Namespaces) }
 
 func (n *namespaces) reconcile(ctx context.Context, key types.NamespacedName) error {
-	ns, ok := n.Namespaces.Get(key)
-	if !ok || ns.DeletionTimestamp == nil || len(ns.Spec.Finalizers) == 0 {
+	if ns, ok := n.Namespaces.Get(key); !ok || ns.DeletionTimestamp == nil {
+		return nil
+	}
+	// The store is asked: there may be another one of the name by now.
+	var ns corev1.Namespace
+	if err := n.resources.Get(ctx, key, &ns); err != nil {
+		return ignoreNotFound(err)
+	}
+	if ns.DeletionTimestamp == nil || len(ns.Spec.Finalizers) == 0 {
 		return nil
 	}
 	left := 0
@@ -56,7 +63,7 @@ func (n *namespaces) reconcile(ctx context.Context, key types.NamespacedName) er
 		n.loop.queue.AddAfter(key, namespaceRetry)
 		return nil
 	}
-	return ignoreNotFound(n.resources.FinalizeNamespace(ctx, ns.Name))
+	return ignoreNotFound(n.resources.FinalizeNamespace(ctx, &ns))
 }
 
 // empty deletes everything of a kind, and says how much is still going. What

@@ -27,6 +27,9 @@ func (t *Tx) explain(err error) error {
 		}
 		return apierrors.NewConflict(c.row.GroupResource(), c.result.GetName(), errChanged)
 	}
+	if read, ok := t.reads[conflict.Key]; ok {
+		return apierrors.NewConflict(read.row.GroupResource(), read.name, errChanged)
+	}
 	if err := t.chargedMeanwhile(conflict.Key); err != nil {
 		return err
 	}

@@ -537,6 +537,21 @@ func TestNamespaceMustBeThere(t *testing.T) {
 	must(t, tx.Create(t.Context(), cm.DeepCopy()))
 	must(t, tx.Commit(t.Context()))
 
+	live := ns.DeepCopy()
+	if err := r.FinalizeNamespace(t.Context(), live); !apierrors.IsConflict(err) {
+		t.Errorf("the end of one that is not being deleted: %v", err)
+	}
+	late := r.Begin()
+	more := configMap("late", "1")
+	more.Namespace = "nowhere"
+	must(t, late.Create(t.Context(), more))
+	must(t, r.Update(t.Context(), live)) // no change
+	defer func() {
+		if err := late.Commit(t.Context()); !apierrors.IsConflict(err) || !strings.Contains(err.Error(), `namespaces "nowhere"`) {
+			t.Errorf("what was decided on before the Namespace went: %v", err)
+		}
+	}()
+
 	tx = r.Begin()
 	must(t, tx.Delete(t.Context(), ns.DeepCopy(), client.DeleteOptions{}))
 	other := configMap("b", "1")
@@ -548,7 +563,7 @@ func TestNamespaceMustBeThere(t *testing.T) {
 	if err := r.Create(t.Context(), other.DeepCopy()); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "is being deleted") {
 		t.Errorf("in a Namespace that is being deleted: %v", err)
 	}
-	must(t, r.FinalizeNamespace(t.Context(), "nowhere"))
+	must(t, r.FinalizeNamespace(t.Context(), ns))
 	if err := r.Get(t.Context(), types.NamespacedName{Name: "nowhere"}, ns); !apierrors.IsNotFound(err) {
 		t.Errorf("after its end: %v", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 
@@ -36,9 +37,18 @@ type Tx struct {
 	// them.
 	quotas map[string][]*metered
 	limits map[string][]corev1.LimitRangeItem
-	// kept are operations that write no object: what is kept of commits, and what
-	// must not change meanwhile.
+	// kept are operations on no object: what is kept of commits.
 	kept []store.Op
+	// reads are objects that must not change until the transaction is carried out, by
+	// their keys.
+	reads map[string]read
+}
+
+// read is an object that something was decided by.
+type read struct {
+	row      *Resource
+	name     string
+	revision int64
 }
 
 // change is one object's part of a transaction.
@@ -56,7 +66,7 @@ type change struct {
 
 // Begin starts a transaction.
 func (r *Resources) Begin() *Tx {
-	return &Tx{r: r, byKey: map[string]*change{}, reserved: map[string]string{}, released: map[string]bool{},
+	return &Tx{r: r, byKey: map[string]*change{}, reads: map[string]read{}, reserved: map[string]string{}, released: map[string]bool{},
 		quotas: map[string][]*metered{}, limits: map[string][]corev1.LimitRangeItem{}}
 }
 
@@ -386,6 +396,9 @@ func (t *Tx) Commit(ctx context.Context) error {
 		ops = append(ops, c.extra...)
 	}
 	ops = append(append(ops, t.kept...), charges...)
+	if len(ops) > 0 {
+		ops = append(ops, t.checks()...)
+	}
 	if len(ops) == 0 {
 		t.fill(nil)
 		return nil
@@ -396,6 +409,17 @@ func (t *Tx) Commit(ctx context.Context) error {
 	}
 	t.fill(revisions)
 	return nil
+}
+
+// checks compare what was read and is not written.
+func (t *Tx) checks() []store.Op {
+	var out []store.Op
+	for _, key := range slices.Sorted(maps.Keys(t.reads)) {
+		if c := t.byKey[key]; c == nil || c.main == nil {
+			out = append(out, store.Op{Key: key, Expect: t.reads[key].revision, Check: true})
+		}
+	}
+	return out
 }
 
 // fill gives the objects the versions they now have.
@@ -456,13 +480,14 @@ func (t *Tx) checkNamespace(ctx context.Context, row *Resource, obj client.Objec
 	} else if c != nil {
 		return terminating(row, obj, name)
 	}
-	ns, _, err := t.r.load(ctx, namespaces, "", name)
+	ns, kv, err := t.r.load(ctx, namespaces, "", name)
 	if err != nil {
 		return err
 	}
 	if ns.GetDeletionTimestamp() != nil {
 		return terminating(row, obj, name)
 	}
+	t.reads[kv.Key] = read{namespaces, name, kv.Revision} // it could be emptied, and gone, before the object is there
 	return nil
 }
 

@@ -108,13 +108,11 @@ func (r *Resources) Bind(ctx context.Context, key types.NamespacedName, uid type
 // when the transaction is carried out.
 func (t *Tx) holdClaims(ctx context.Context, pod *corev1.Pod) error {
 	row := t.r.byKind[corev1.SchemeGroupVersion.WithKind("PersistentVolumeClaim")]
-	held := map[string]bool{}
 	for i := range pod.Spec.Volumes {
 		v := pod.Spec.Volumes[i].PersistentVolumeClaim
-		if v == nil || held[v.ClaimName] {
+		if v == nil {
 			continue
 		}
-		held[v.ClaimName] = true
 		claim, kv, err := t.r.load(ctx, row, pod.Namespace, v.ClaimName)
 		if apierrors.IsNotFound(err) || err == nil && claim.GetDeletionTimestamp() != nil {
 			return apierrors.NewConflict(corev1.Resource("pods"), pod.Name, fmt.Errorf("claim %s, which it mounts, is not there or is being deleted", v.ClaimName))
@@ -122,7 +120,7 @@ func (t *Tx) holdClaims(ctx context.Context, pod *corev1.Pod) error {
 		if err != nil {
 			return err
 		}
-		t.kept = append(t.kept, store.Op{Key: kv.Key, Expect: kv.Revision, Check: true})
+		t.reads[kv.Key] = read{row, v.ClaimName, kv.Revision}
 	}
 	return nil
 }
@@ -149,13 +147,17 @@ func setCondition(pod *corev1.Pod, c corev1.PodCondition) {
 	pod.Status.Conditions = append(pod.Status.Conditions, c)
 }
 
-// FinalizeNamespace removes Berth's own finalizer from a Namespace that is
-// empty, which removes the Namespace.
-func (r *Resources) FinalizeNamespace(ctx context.Context, name string) error {
+// FinalizeNamespace removes Berth's own finalizer from a Namespace that is being
+// deleted and is empty, which removes the Namespace. It fails with a Conflict when
+// there is another one of the name by now.
+func (r *Resources) FinalizeNamespace(ctx context.Context, ns *corev1.Namespace) error {
 	row := r.byKind[corev1.SchemeGroupVersion.WithKind("Namespace")]
-	obj, kv, err := r.load(ctx, row, "", name)
+	obj, kv, err := r.load(ctx, row, "", ns.Name)
 	if err != nil {
 		return err
+	}
+	if obj.GetUID() != ns.UID || obj.GetDeletionTimestamp() == nil {
+		return apierrors.NewConflict(row.GroupResource(), ns.Name, errUID)
 	}
 	obj.(*corev1.Namespace).Spec.Finalizers = nil
 	t := r.Begin()
