@@ -219,8 +219,15 @@ func (g *collector) alive(ctx context.Context, key types.NamespacedName, owner m
 	if !known {
 		return true, nil // a kind that is not kept here: nothing can be said of it
 	}
+	at := types.NamespacedName{Namespace: key.Namespace, Name: owner.Name}
+	switch {
+	case !row.Namespaced:
+		at.Namespace = ""
+	case key.Namespace == "":
+		return true, nil // what is in no namespace cannot have an owner in one: it says nothing
+	}
 	obj := row.New()
-	err := g.resources.Get(ctx, types.NamespacedName{Namespace: key.Namespace, Name: owner.Name}, obj)
+	err := g.resources.Get(ctx, at, obj)
 	if apierrors.IsNotFound(err) {
 		return false, nil
 	}
@@ -242,20 +249,30 @@ func (g *collector) finish(ctx context.Context, uid types.UID, o ownedObject, ch
 	switch {
 	case o.orphan:
 		return g.finishOrphan(ctx, uid, o)
-	case o.foreground && len(children) > 0:
+	case o.foreground:
 		for _, child := range children {
 			if err := g.deleteChild(ctx, uid, child); err != nil {
 				return err
 			}
 		}
-		return nil // the last child's end brings the owner back
-	case o.foreground:
-		return g.removeFinalizer(ctx, o, metav1.FinalizerDeleteDependents)
+		if slices.ContainsFunc(children, func(child types.UID) bool { return g.blocks(child, uid) }) {
+			return nil // the last child's end brings the owner back
+		}
+		return g.removeFinalizer(ctx, uid, o, metav1.FinalizerDeleteDependents)
 	}
 	return nil
 }
 
-// deleteChild deletes what an owner waits for, or takes the owner off it when
+// blocks: an owner that is deleted in the foreground waits for the end of a child
+// (metav1.OwnerReference.BlockOwnerDeletion).
+func (g *collector) blocks(child, owner types.UID) bool {
+	c, _, ok := g.find(child)
+	return ok && slices.ContainsFunc(c.owners, func(ref metav1.OwnerReference) bool {
+		return ref.UID == owner && ref.BlockOwnerDeletion != nil && *ref.BlockOwnerDeletion
+	})
+}
+
+// deleteChild deletes what goes with an owner, or takes the owner off it when
 // another one keeps it.
 func (g *collector) deleteChild(ctx context.Context, owner, child types.UID) error {
 	c, _, ok := g.find(child)
@@ -296,7 +313,7 @@ func (g *collector) finishOrphan(ctx context.Context, uid types.UID, o ownedObje
 			}
 		}
 	}
-	return g.removeFinalizer(ctx, o, metav1.FinalizerOrphanDependents)
+	return g.removeFinalizer(ctx, uid, o, metav1.FinalizerOrphanDependents)
 }
 
 func ownedBy(obj client.Object, owner types.UID) bool {
@@ -313,10 +330,10 @@ func (g *collector) orphan(ctx context.Context, owner types.UID, row *resources.
 	return ignoreNotFound(g.resources.Update(ctx, obj))
 }
 
-func (g *collector) removeFinalizer(ctx context.Context, o ownedObject, name string) error {
-	obj := o.row.New()
-	if err := g.resources.Get(ctx, o.key, obj); err != nil {
-		return ignoreNotFound(err)
+func (g *collector) removeFinalizer(ctx context.Context, uid types.UID, o ownedObject, name string) error {
+	obj, err := g.stored(ctx, uid, o)
+	if obj == nil || err != nil {
+		return err
 	}
 	obj.SetFinalizers(slices.DeleteFunc(slices.Clone(obj.GetFinalizers()), func(f string) bool { return f == name }))
 	return ignoreNotFound(g.resources.Update(ctx, obj))

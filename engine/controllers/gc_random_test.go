@@ -90,9 +90,14 @@ func (w *gcWorld) keeps(ref metav1.OwnerReference) bool {
 // step takes the next key of the queue, and checks what the collector deletes.
 func (w *gcWorld) step() {
 	w.Helper()
-	before := w.stored("ConfigMap")
+	before, owners := w.stored("ConfigMap"), w.stored("Secret")
 	if !w.take(w.gc.loop) {
 		return
+	}
+	for _, owner := range owners {
+		if slices.Contains(owner.GetFinalizers(), metav1.FinalizerDeleteDependents) && !slices.Contains(names(w.stored("Secret")), owner.GetName()) {
+			w.released(owner)
+		}
 	}
 	after := w.stored("ConfigMap")
 	for _, obj := range before {
@@ -106,12 +111,24 @@ func (w *gcWorld) step() {
 	}
 }
 
+// released checks that nothing has held an owner, as far as the collector has seen.
+func (w *gcWorld) released(owner client.Object) {
+	w.Helper()
+	for _, c := range w.stored("ConfigMap") {
+		for _, ref := range c.GetOwnerReferences() {
+			if seen := w.shown["ConfigMap"][c.GetUID()]; ref.UID == owner.GetUID() && *ref.BlockOwnerDeletion && seen != nil {
+				w.Fatalf("%s went before %s, which blocks it", owner.GetName(), c.GetName())
+			}
+		}
+	}
+}
+
 // act is something that a user or a controller does.
 func (w *gcWorld) act() {
 	w.Helper()
 	owners, owned := w.stored("Secret"), w.stored("ConfigMap")
 	w.created++
-	switch d := w.dice; d.IntN(6) {
+	switch d := w.dice; d.IntN(7) {
 	case 0:
 		w.allowed(w.r.Create(w.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: fmt.Sprintf("s%d", w.created)}}))
 	case 1, 2:
@@ -120,11 +137,16 @@ func (w *gcWorld) act() {
 			if len(owners) > 0 {
 				o := owners[d.IntN(len(owners))]
 				if !ownedBy(c, o.GetUID()) {
-					c.OwnerReferences = append(c.OwnerReferences, metav1.OwnerReference{APIVersion: "v1", Kind: "Secret", Name: o.GetName(), UID: o.GetUID()})
+					c.OwnerReferences = append(c.OwnerReferences, metav1.OwnerReference{APIVersion: "v1", Kind: "Secret", Name: o.GetName(), UID: o.GetUID(), BlockOwnerDeletion: new(d.IntN(3) > 0)})
 				}
 			}
 		}
+		if d.oneIn(3) {
+			c.Finalizers = []string{"example.org/wait"}
+		}
 		w.allowed(w.r.Create(w.Context(), c))
+	case 6:
+		w.release(one(d, owned))
 	case 3: // an owner is taken off
 		if len(owned) > 0 {
 			c := owned[d.IntN(len(owned))]
@@ -141,10 +163,22 @@ func (w *gcWorld) act() {
 	}
 }
 
+// release lets an object go that is being deleted.
+func (w *gcWorld) release(obj client.Object) {
+	w.Helper()
+	if obj != nil && obj.GetDeletionTimestamp() != nil && slices.Contains(obj.GetFinalizers(), "example.org/wait") {
+		obj.SetFinalizers(slices.DeleteFunc(obj.GetFinalizers(), func(f string) bool { return f == "example.org/wait" }))
+		w.allowed(w.r.Update(w.Context(), obj))
+	}
+}
+
 // settle lets the collector see and do everything.
 func (w *gcWorld) settle() {
 	w.Helper()
 	for range 200 {
+		for _, obj := range w.stored("ConfigMap") {
+			w.release(obj)
+		}
 		w.show("Secret")
 		w.show("ConfigMap")
 		if w.gc.loop.queue.Len() == 0 {
@@ -211,4 +245,78 @@ func names(objs []client.Object) []string {
 		out = append(out, o.GetName())
 	}
 	return out
+}
+
+// TestForegroundWaitsForWhatBlocks: and for nothing else.
+func TestForegroundWaitsForWhatBlocks(t *testing.T) {
+	w := newGCWorld(t, 0)
+	owner := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "owner"}}
+	w.allowed(w.r.Create(t.Context(), owner))
+	for name, blocks := range map[string]bool{"blocks": true, "does-not": false} {
+		w.allowed(w.r.Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{
+			Namespace: "default", Name: name, Finalizers: []string{"example.org/wait"},
+			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Secret", Name: "owner", UID: owner.UID, BlockOwnerDeletion: &blocks}},
+		}}))
+	}
+	w.allowed(w.r.Delete(t.Context(), owner, client.DeleteOptions{Propagation: metav1.DeletePropagationForeground}))
+	drain := func() {
+		for range 20 {
+			w.show("Secret")
+			w.show("ConfigMap")
+			w.step()
+		}
+	}
+	drain()
+	if len(w.stored("Secret")) != 1 {
+		t.Fatal("the owner is gone before what blocks it")
+	}
+	for _, c := range w.stored("ConfigMap") {
+		if c.GetDeletionTimestamp() == nil {
+			t.Errorf("%s is not being deleted", c.GetName())
+		}
+		if c.GetName() == "blocks" {
+			w.release(c)
+		}
+	}
+	drain()
+	if owners, left := names(w.stored("Secret")), names(w.stored("ConfigMap")); len(owners) != 0 || !slices.Equal(left, []string{"does-not"}) {
+		t.Errorf("owners %v, children %v", owners, left)
+	}
+}
+
+// TestOwnersOfAnotherScope: a Node can own a ConfigMap. The other way round nothing
+// is said, and nothing is deleted.
+func TestOwnersOfAnotherScope(t *testing.T) {
+	w := newGCWorld(t, 0)
+	config := func(name string) *corev1.ConfigMap {
+		return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}}
+	}
+	owner, owned := config("owner"), config("owned")
+	w.allowed(w.r.Create(t.Context(), owner))
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node", OwnerReferences: []metav1.OwnerReference{
+		{APIVersion: "v1", Kind: "ConfigMap", Name: "owner", UID: owner.UID},
+	}}}
+	w.allowed(w.r.Create(t.Context(), node))
+	owned.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: "node", UID: node.UID}}
+	w.allowed(w.r.Create(t.Context(), owned))
+	look := func() {
+		row, _ := w.r.ByKind(corev1.SchemeGroupVersion.WithKind("Node"))
+		(&collectorFollower{w.gc, row}).Set(node)
+		w.show("ConfigMap")
+		w.step()
+		w.step()
+	}
+	look()
+	if err := w.r.Get(t.Context(), client.Key(node), &corev1.Node{}); err != nil {
+		t.Error(err)
+	}
+	if left := names(w.stored("ConfigMap")); !slices.Equal(left, []string{"owned", "owner"}) {
+		t.Errorf("while the node is there: %v", left)
+	}
+	w.allowed(w.r.Delete(t.Context(), node, client.DeleteOptions{}))
+	w.gc.enqueue(owned.UID)
+	w.step()
+	if left := names(w.stored("ConfigMap")); !slices.Equal(left, []string{"owner"}) {
+		t.Errorf("once the node is gone: %v", left)
+	}
 }
