@@ -57,6 +57,9 @@ func (q *request) read(into any) error {
 // decode reads JSON. What the type does not have is an error or a warning, as
 // the client asks (fieldValidation; Kubernetes' default is Warn).
 func (q *request) decode(body []byte, into any) error {
+	if err := tinyJSON(body, into); err != nil {
+		return apierrors.NewBadRequest("decode the body: " + err.Error())
+	}
 	unknown, err := kjson.UnmarshalStrict(body, into)
 	if err != nil {
 		return apierrors.NewBadRequest("decode the body: " + err.Error())
@@ -90,6 +93,9 @@ func unmarshalProtobuf(body []byte, into any) error {
 	}
 	var unknown runtime.Unknown
 	if err := unknown.Unmarshal(envelope); err != nil {
+		return err
+	}
+	if err := tinyProtobuf(unknown.Raw); err != nil {
 		return err
 	}
 	return message.Unmarshal(unknown.Raw)
