@@ -9,6 +9,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
@@ -126,4 +127,48 @@ func BenchmarkThousandReplicas(b *testing.B) {
 	})
 	// Once: nobody is there to end the Pods again.
 	b.ReportMetric(float64(scale(1000).Milliseconds()), "ms/1-to-1000")
+}
+
+// BenchmarkEndpoints is one of 1,000 Services with 10 Pods each in a namespace: an
+// event of a Pod that changes nothing of it, and a reconcile of a Service that is as
+// it should be.
+func BenchmarkEndpoints(b *testing.B) {
+	s := newStage(b)
+	e := newEndpoints(s.begin())
+	s.Cleanup(e.loop.queue.ShutDown)
+	for i := range 1000 {
+		name := fmt.Sprintf("app-%d", i)
+		labels := map[string]string{"app": name, "part-of": "shop"}
+		service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}}
+		service.Spec.Selector = map[string]string{"app": name}
+		service.Spec.Ports = []corev1.ServicePort{{Name: "web", Port: 80, Protocol: corev1.ProtocolTCP}}
+		if err := s.r.Create(b.Context(), service); err != nil {
+			b.Fatal(err)
+		}
+		for j := range 10 {
+			p := namedPod(fmt.Sprintf("%s-%d", name, j), func(p *corev1.Pod) { p.Labels, p.Namespace = labels, "default" })
+			p.UID, p.Status.PodIP = types.UID(p.Name), fmt.Sprintf("10.42.%d.%d", i/25, i%25*10+j)
+			s.views.Pods.Set(p)
+		}
+	}
+	look(s, s.views.Services, &corev1.ServiceList{})
+	for s.take(e.loop) {
+	}
+	look(s, s.views.EndpointSlices, &discoveryv1.EndpointSliceList{})
+	key := types.NamespacedName{Namespace: "default", Name: "app-500"}
+	pod, _ := s.views.Pods.Get(types.NamespacedName{Namespace: "default", Name: "app-500-3"})
+	b.Run("event", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			e.podChanged(pod)
+		}
+	})
+	b.Run("unchanged", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if err := e.reconcile(b.Context(), key); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }

@@ -3,6 +3,7 @@ package controllers
 import (
 	"cmp"
 	"context"
+	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -45,7 +46,7 @@ func newDisruption(c *cluster) *disruption {
 				continue
 			}
 			for _, b := range d.Budgets.InNamespace(pod.Namespace) {
-				if budgetSelects(b, pod) {
+				if budgetSelector(b).Matches(labels.Set(pod.Labels)) {
 					d.loop.add(b)
 				}
 			}
@@ -80,10 +81,13 @@ func (d *disruption) Run(ctx context.Context) error {
 	return d.loop.run(ctx, d.Budgets, d.Pods, d.Deployments, d.ReplicaSets, d.StatefulSets, d.Controllers)
 }
 
-// budgetSelects: an empty selector selects everything (policy/v1).
-func budgetSelects(b *policyv1.PodDisruptionBudget, p *corev1.Pod) bool {
+// budgetSelector: an empty selector selects everything (policy/v1).
+func budgetSelector(b *policyv1.PodDisruptionBudget) labels.Selector {
 	s, err := metav1.LabelSelectorAsSelector(b.Spec.Selector)
-	return err == nil && s.Matches(labels.Set(p.Labels))
+	if err != nil {
+		return labels.Nothing() // refused by validation
+	}
+	return s
 }
 
 func (d *disruption) reconcile(ctx context.Context, key types.NamespacedName) error {
@@ -91,12 +95,8 @@ func (d *disruption) reconcile(ctx context.Context, key types.NamespacedName) er
 	if !ok || b.DeletionTimestamp != nil {
 		return nil
 	}
-	var pods []*corev1.Pod
-	for _, p := range d.Pods.InNamespace(b.Namespace) {
-		if budgetSelects(b, p) {
-			pods = append(pods, p)
-		}
-	}
+	selector := budgetSelector(b)
+	pods := slices.DeleteFunc(d.Pods.InNamespace(b.Namespace), func(p *corev1.Pod) bool { return !selector.Matches(labels.Set(p.Labels)) })
 	next := b.DeepCopy()
 	wait := d.count(&next.Status, b, pods)
 	if wait > 0 {

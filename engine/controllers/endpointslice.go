@@ -12,7 +12,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 
 	"berth.dev/berth/api/client"
@@ -85,8 +84,14 @@ func (e *endpoints) podChanged(pod *corev1.Pod) {
 	}
 }
 
+// selects is asked of every Pod of a namespace, so it makes no selector of the pairs.
 func selects(s *corev1.Service, p *corev1.Pod) bool {
-	return len(s.Spec.Selector) > 0 && labels.SelectorFromSet(s.Spec.Selector).Matches(labels.Set(p.Labels))
+	for k, v := range s.Spec.Selector {
+		if has, ok := p.Labels[k]; !ok || has != v {
+			return false
+		}
+	}
+	return len(s.Spec.Selector) > 0
 }
 
 // Run works until the context ends.
