@@ -93,6 +93,8 @@ type family[T client.Object] struct {
 	orphans []T
 	suits   func(T) bool
 	owned   []T
+	// mark is what else is written on one that is taken on; nil for nothing.
+	mark func(T)
 }
 
 // adopt gives the owner the orphans that its selector matches, and lets go of
@@ -130,8 +132,11 @@ func adopt[T client.Object](ctx context.Context, r *resources.Resources, f famil
 			}
 			checked = true
 		}
-		next := o.DeepCopyObject().(client.Object)
+		next := o.DeepCopyObject().(T)
 		next.SetOwnerReferences(append(next.GetOwnerReferences(), f.ref))
+		if f.mark != nil {
+			f.mark(next)
+		}
 		if err := ignoreNotFound(r.Update(ctx, next)); err != nil {
 			return written, fmt.Errorf("adopt %s: %w", o.GetName(), err)
 		}

@@ -12,6 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 
 	"berth.dev/berth/api/client"
 	"berth.dev/berth/engine/live"
@@ -67,7 +68,34 @@ func newJobs(c *cluster) *jobs {
 			}
 		}
 	})
+	c.orphanPods.onFound(func(p *corev1.Pod) {
+		for _, job := range j.Jobs.InNamespace(p.Namespace) {
+			// A selector that nobody has chosen is by the Job's UID, and finds none.
+			if ptr.Deref(job.Spec.ManualSelector, false) && wouldAdopt(job.Spec.Selector, p) {
+				j.loop.add(job)
+			}
+		}
+	})
 	return j
+}
+
+// adopt takes on Pods that the selector of a Job matches and lets go of those that
+// it matches no longer. It reports whether there were any: their events bring the
+// Job back.
+func (j *jobs) adopt(ctx context.Context, job *batchv1.Job) (bool, error) {
+	written, err := adopt(ctx, j.resources, family[*corev1.Pod]{
+		owner: job, ref: ownerRef(jobKind(), job), selector: job.Spec.Selector, owned: j.Pods.OwnedBy(job.UID),
+		orphans: j.orphanPods.in(job.Namespace), suits: func(p *corev1.Pod) bool {
+			_, hasIndex := p.Annotations[batchv1.JobCompletionIndexAnnotation]
+			return p.DeletionTimestamp == nil && (hasIndex || !indexed(job))
+		},
+		mark: func(p *corev1.Pod) {
+			if !tracked(p) {
+				p.Finalizers = append(p.Finalizers, batchv1.JobTrackingFinalizer)
+			}
+		},
+	})
+	return len(written) > 0, err
 }
 
 // Run works until the context ends.
@@ -93,6 +121,9 @@ func (j *jobs) reconcile(ctx context.Context, key types.NamespacedName) error {
 	}
 	if elsewhere(job) {
 		return nil
+	}
+	if again, err := j.adopt(ctx, job); again || err != nil {
+		return err
 	}
 	step, err := j.decide(ctx, job)
 	if err != nil {

@@ -285,6 +285,56 @@ func TestManagedByAnother(t *testing.T) {
 	w.expect("start", w.job().Status.StartTime == nil, true)
 }
 
+// TestAJobTakesOnWhatItSelects: Pods of nobody count as its own, and one that it
+// selects no longer is let go of and replaced.
+func TestAJobTakesOnWhatItSelects(t *testing.T) {
+	w := newWorld(t)
+	for _, name := range []string{"found", "going"} {
+		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, Labels: map[string]string{"my": "own"}}}
+		p.Spec = corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever, Containers: []corev1.Container{{Name: "c", Image: "i"}}}
+		if err := w.r.Create(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		w.run(p)
+		if name == "going" {
+			w.delete(p)
+		}
+	}
+	w.create(func(s *batchv1.JobSpec) {
+		s.ManualSelector, s.Selector = new(true), &metav1.LabelSelector{MatchLabels: map[string]string{"my": "own"}}
+		s.Template.Labels = map[string]string{"my": "own"}
+		s.Completions, s.Parallelism = new(int32(2)), new(int32(2))
+	})
+	w.settle()
+	active := w.active()
+	w.expect("pods", len(active), 2)
+	w.expect("active", w.job().Status.Active, 2)
+	for _, p := range active {
+		if !controls(w.job(), p) || !tracked(p) {
+			t.Errorf("%s: owners %v, finalizers %v", p.Name, p.OwnerReferences, p.Finalizers)
+		}
+	}
+	released := active[0]
+	released.Labels = nil
+	if err := w.r.Update(t.Context(), released); err != nil {
+		t.Fatal(err)
+	}
+	w.settle()
+	w.expect("active, once one was released", w.job().Status.Active, 2)
+	var now corev1.Pod
+	if err := w.r.Get(t.Context(), client.Key(released), &now); err != nil || len(now.OwnerReferences)+len(now.Finalizers) > 0 {
+		t.Errorf("the released one: owners %v, finalizers %v, %v", now.OwnerReferences, now.Finalizers, err)
+	}
+	for _, p := range w.active() {
+		if controls(w.job(), p) {
+			w.run(p)
+			w.exit(p, 0)
+		}
+	}
+	w.settle()
+	w.expect("ended", w.ended(), "Complete CompletionsReached")
+}
+
 func TestManualSelector(t *testing.T) {
 	w := newWorld(t)
 	w.create(func(s *batchv1.JobSpec) {
