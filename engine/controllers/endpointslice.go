@@ -96,12 +96,12 @@ func selects(s *corev1.Service, p *corev1.Pod) bool {
 
 // Run works until the context ends.
 func (e *endpoints) Run(ctx context.Context) error {
-	return e.loop.run(ctx, e.Services, e.Pods, e.EndpointSlices)
+	return e.loop.run(ctx, e.Services, e.Pods, e.EndpointSlices, e.Namespaces)
 }
 
 func (e *endpoints) reconcile(ctx context.Context, key types.NamespacedName) error {
 	s, ok := e.Services.Get(key)
-	if !ok || s.DeletionTimestamp != nil || len(s.Spec.Selector) == 0 || s.Spec.Type == corev1.ServiceTypeExternalName {
+	if !ok || s.DeletionTimestamp != nil || len(s.Spec.Selector) == 0 || s.Spec.Type == corev1.ServiceTypeExternalName || e.going(s.Namespace) {
 		return nil
 	}
 	if !e.settled(s.UID, e.EndpointSlices) { // what was just made would be made again
