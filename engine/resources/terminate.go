@@ -13,12 +13,7 @@ import (
 // terminate marks an object as being deleted and reports true, or false when
 // it can be removed at once.
 func (r *Resources) terminate(obj client.Object, opts client.DeleteOptions) bool {
-	if opts.Propagation == metav1.DeletePropagationForeground && !slices.Contains(obj.GetFinalizers(), metav1.FinalizerDeleteDependents) {
-		obj.SetFinalizers(append(obj.GetFinalizers(), metav1.FinalizerDeleteDependents))
-	}
-	if opts.Propagation == metav1.DeletePropagationOrphan && !slices.Contains(obj.GetFinalizers(), metav1.FinalizerOrphanDependents) {
-		obj.SetFinalizers(append(obj.GetFinalizers(), metav1.FinalizerOrphanDependents))
-	}
+	propagate(obj, opts.Propagation)
 	grace := gracePeriod(obj, opts)
 	if ns, ok := obj.(*corev1.Namespace); ok && len(ns.Spec.Finalizers) > 0 {
 		ns.Status.Phase = corev1.NamespaceTerminating
@@ -34,6 +29,24 @@ func (r *Resources) terminate(obj client.Object, opts client.DeleteOptions) bool
 		}
 	}
 	return true
+}
+
+// propagate notes what becomes of what an object owns. Who says it anew, while the
+// object is being deleted already, changes it.
+func propagate(obj client.Object, how metav1.DeletionPropagation) {
+	if how == "" {
+		return
+	}
+	finalizers := slices.DeleteFunc(slices.Clone(obj.GetFinalizers()), func(f string) bool {
+		return f == metav1.FinalizerDeleteDependents || f == metav1.FinalizerOrphanDependents
+	})
+	switch how {
+	case metav1.DeletePropagationForeground:
+		finalizers = append(finalizers, metav1.FinalizerDeleteDependents)
+	case metav1.DeletePropagationOrphan:
+		finalizers = append(finalizers, metav1.FinalizerOrphanDependents)
+	}
+	obj.SetFinalizers(finalizers)
 }
 
 func graceOf(obj client.Object) *int64 {
