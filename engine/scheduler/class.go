@@ -29,7 +29,7 @@ type class struct {
 	required    nodeaffinity.RequiredNodeAffinity
 	only        []string // the names that node affinity leaves, sorted; nil for all
 	preferred   *nodeaffinity.PreferredSchedulingTerms
-	weights     int64 // the sum of the preferences' weights
+	weight      [2]int64 // of CPU and memory, what it counts for when nodes are compared
 	volumes     []volume
 	tolerations []corev1.Toleration
 
@@ -123,6 +123,7 @@ func (c *Cluster) newClass(key string, pod Pod) *class {
 		}
 	}
 	slices.SortFunc(k.need, func(a, b need) int { return a.id - b.id })
+	k.weight = weightOf(pod.Pod)
 	for _, list := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
 		for i := range list {
 			k.images = append(k.images, fullImage(list[i].Image))
@@ -156,9 +157,6 @@ func (k *class) compileNodes(pod Pod) {
 	}
 	if terms := affinity.PreferredDuringSchedulingIgnoredDuringExecution; len(terms) > 0 {
 		k.preferred, _ = nodeaffinity.NewPreferredSchedulingTerms(terms) // a term that cannot be read was refused by validation
-		for _, t := range terms {
-			k.weights += int64(t.Weight)
-		}
 	}
 }
 

@@ -30,6 +30,10 @@ type Cluster struct {
 	resource names
 
 	topologies map[string]*topology
+	// zones are those of nodes, which are always kept, and inZones counts the Pods
+	// of a controller in them.
+	zones      *topology
+	inZones    map[types.UID]*zoned
 	terms      map[string]*term
 	spreads    map[*term]bool
 	termsOf    map[string][]*term
@@ -59,15 +63,55 @@ type placed struct {
 	terminating bool
 }
 
+// zoned are the Pods of a controller, by the zones that they are in.
+type zoned struct {
+	pods   int32
+	counts []int32
+}
+
 // New makes a Cluster without nodes.
 func New() *Cluster {
-	return &Cluster{
+	c := &Cluster{
 		nodes: map[string]*node{}, pods: map[types.UID]*placed{}, reserved: map[types.UID]*reservation{}, namespaces: map[string]labels.Set{},
 		priorities: map[int32]int{},
 		classes:    map[string]*class{}, resource: newNames(),
 		topologies: map[string]*topology{}, terms: map[string]*term{}, spreads: map[*term]bool{}, termsOf: map[string][]*term{},
-		identities: map[string]map[string]*identity{},
+		identities: map[string]map[string]*identity{}, inZones: map[types.UID]*zoned{},
 	}
+	c.zones = c.topologyOf(corev1.LabelTopologyZone)
+	return c
+}
+
+// countInZone counts a Pod in the zone of its node, or takes it off with -1.
+func (c *Cluster) countInZone(p *placed, sign int32) {
+	owner := p.class.owner
+	if owner == "" {
+		return
+	}
+	z := c.inZones[owner]
+	if z == nil {
+		z = &zoned{}
+		c.inZones[owner] = z
+	}
+	if z.pods += sign; z.pods == 0 {
+		delete(c.inZones, owner)
+		return
+	}
+	if id := c.zones.of[p.node.slot]; id >= 0 {
+		z.counts = sized(z.counts, int(id)+1)
+		z.counts[id] += sign
+	}
+}
+
+// inZone is how many Pods of a controller are in the zone of a node.
+func (c *Cluster) inZone(z *zoned, n *node) int32 {
+	if z == nil {
+		return 0
+	}
+	if id := c.zones.of[n.slot]; id >= 0 && int(id) < len(z.counts) {
+		return z.counts[id]
+	}
+	return 0
 }
 
 // Add counts a Pod on a node, which need not be known yet. A Pod that is there

@@ -52,7 +52,7 @@ func (c *Cluster) compilePrefers(k *class, pod *corev1.Pod, terms []corev1.Weigh
 }
 
 func selectedBy(pod *corev1.Pod, t *corev1.PodAffinityTerm) selected {
-	s := selected{namespaces: slices.Sorted(slices.Values(t.Namespaces)), selector: selectorOf(t.LabelSelector)}
+	s := selected{namespaces: slices.Compact(slices.Sorted(slices.Values(t.Namespaces))), selector: selectorOf(t.LabelSelector)}
 	switch {
 	case t.NamespaceSelector != nil:
 		s.among = selectorOf(t.NamespaceSelector)

@@ -38,9 +38,10 @@ type refusal struct {
 	lacks   []*tally
 	reasons Reasons
 	now     *node // the one that is looked at
+	noted   bool  // something stands against it
 }
 
-func (c *Cluster) refuse(k *class) Decision {
+func (c *Cluster) refuse(k *class, held []*placed) Decision {
 	if k.blocked != "" {
 		return Decision{Message: k.blocked, Reasons: Blocked}
 	}
@@ -50,6 +51,15 @@ func (c *Cluster) refuse(k *class) Decision {
 	}
 	r := &refusal{class: k, names: c.resource.list, tallies: map[cause]*tally{}, lacks: make([]*tally, len(k.need))}
 	checks := c.checks(k, nil)
+	beside := map[*node]bool{}
+	if len(held) > 0 {
+		c.beside(held, func() {
+			later := c.checks(k, nil)
+			for _, n := range nodes {
+				beside[n] = passes(later, n.slot)
+			}
+		})
+	}
 	for _, n := range nodes {
 		r.node(n)
 		for i := range checks {
@@ -61,6 +71,9 @@ func (c *Cluster) refuse(k *class) Decision {
 				r.note(one, 0)
 			}
 		}
+		if !r.noted && len(held) > 0 && !beside[n] {
+			r.note(cause{why: Held}, 0)
+		}
 	}
 	return Decision{Message: fmt.Sprintf("0/%d nodes fit: %s", len(nodes), r.text()), Reasons: r.reasons}
 }
@@ -71,6 +84,7 @@ func (r *refusal) note(c cause, free int64) {
 
 // noteIn counts in the tally of a cause, or in a new one, and returns it.
 func (r *refusal) noteIn(t *tally, c cause, free int64) *tally {
+	r.noted = true
 	if t == nil {
 		r.reasons |= c.why
 		t = &tally{least: free, most: free}
@@ -85,7 +99,7 @@ func (r *refusal) noteIn(t *tally, c cause, free int64) *tally {
 
 // node notes what stands against a node by itself.
 func (r *refusal) node(n *node) {
-	r.now = n
+	r.now, r.noted = n, false
 	k := r.class
 	standing := k.standing(n)
 	switch {
@@ -174,6 +188,8 @@ func (r *refusal) phrase(c cause, t *tally) string {
 		return has + " a pod in the same " + c.text + " whose anti-affinity keeps the pod away"
 	case TopologySpread:
 		return has + fmt.Sprintf(" more pods in the same %s than topology spread allows (maxSkew %d)", c.text, c.id)
+	case Held:
+		return has + " room held for a pod of the same or a higher priority that the pod cannot be beside"
 	case Unlabelled:
 		return lacks + " the label " + c.text + " that the pod's affinity or topology spread goes by"
 	}

@@ -11,8 +11,10 @@ import (
 // verdict is what a class has on one node, as far as that node alone decides
 // it. It holds as long as the node's generation does.
 type verdict struct {
-	gen    uint32
-	why    Reasons
+	gen uint32
+	why Reasons
+	// prefer is what the node scores by preferred node affinity.
+	prefer int32
 	wish   int32
 	owners int32
 	local  int32
@@ -28,6 +30,9 @@ func (k *class) judge(n *node) verdict {
 	}
 	if v.why == 0 {
 		v.wish, v.owners, v.local = k.wish(n), n.owners[k.owner], k.local(n)
+		if k.preferred != nil {
+			v.prefer = int32(k.preferred.Score(n.node))
+		}
 	}
 	return v
 }
@@ -104,6 +109,16 @@ func toleratesUnready(node *corev1.Node, tolerations []corev1.Toleration) bool {
 	_, bad := corev1helpers.FindMatchingUntoleratedTaint(klog.Background(), append(slices.Clone(node.Spec.Taints), taint), tolerations, func(t *corev1.Taint) bool {
 		return t.Key == corev1.TaintNodeNotReady || t.Key == corev1.TaintNodeUnreachable
 	}, false)
+	return !bad
+}
+
+// toleratesAll: a Pod with these tolerations could be on the node, by its taints
+// and by what it is about to get some for.
+func toleratesAll(n *corev1.Node, tolerations []corev1.Toleration) bool {
+	if n.Spec.Unschedulable && !toleratesCordon(tolerations) || !isReady(n) && !toleratesUnready(n, tolerations) {
+		return false
+	}
+	_, bad := untolerated(n, tolerations)
 	return !bad
 }
 

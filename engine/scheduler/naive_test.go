@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 )
 
@@ -17,6 +18,30 @@ type naive struct {
 	nodes      map[string]*corev1.Node
 	pods       map[string]*corev1.Pod // with spec.nodeName
 	namespaces map[string]map[string]string
+	// held are Pods for which room is held on a node, with spec.nodeName.
+	held map[types.UID]*corev1.Pod
+}
+
+// against are those for which room is held against a Pod.
+func (w *naive) against(p *corev1.Pod) []*corev1.Pod {
+	var out []*corev1.Pod
+	for id, h := range w.held {
+		if id != p.UID && Priority(h) >= Priority(p) && w.nodes[h.Spec.NodeName] != nil {
+			out = append(out, h)
+		}
+	}
+	return out
+}
+
+// fits: a Pod can be on a node as things are, and once those are there for which
+// room is held.
+func (w *naive) fits(p *corev1.Pod, n *corev1.Node) bool {
+	later := *w
+	later.pods = maps.Clone(w.pods)
+	for _, h := range w.against(p) {
+		later.pods["held "+string(h.UID)] = h
+	}
+	return w.fitsNow(p, n) && later.fitsNow(p, n)
 }
 
 func (w *naive) selects(t *corev1.PodAffinityTerm, of, pod *corev1.Pod) bool {
@@ -62,7 +87,7 @@ func parts(p *corev1.Pod) (near, apart []corev1.PodAffinityTerm, prefer []corev1
 	return near, apart, prefer
 }
 
-func (w *naive) fits(p *corev1.Pod, n *corev1.Node) bool {
+func (w *naive) fitsNow(p *corev1.Pod, n *corev1.Node) bool {
 	if n.Spec.Unschedulable || !isReady(n) {
 		return false
 	}
@@ -170,8 +195,8 @@ func (w *naive) counted(p *corev1.Pod, c *corev1.TopologySpreadConstraint, n *co
 		}
 	}
 	if c.NodeTaintsPolicy != nil && *c.NodeTaintsPolicy == corev1.NodeInclusionPolicyHonor {
-		if _, bad := untolerated(n, p.Spec.Tolerations); bad {
-			return false
+		if _, bad := untolerated(n, p.Spec.Tolerations); bad || n.Spec.Unschedulable || !isReady(n) {
+			return false // nobody here tolerates those
 		}
 	}
 	return true
@@ -208,12 +233,17 @@ func (w *naive) spreads(p *corev1.Pod, n *corev1.Node) bool {
 
 // decide is the best node, or "".
 func (w *naive) decide(p *corev1.Pod) string {
+	if h := w.held[p.UID]; h != nil && w.nodes[h.Spec.NodeName] != nil && w.fits(p, w.nodes[h.Spec.NodeName]) {
+		return h.Spec.NodeName
+	}
 	var fit []string
 	near, crowd := map[string]int64{}, map[string]int64{}
+	prefer := int64(0)
 	for _, name := range sortedKeys(w.nodes) {
 		if w.fits(p, w.nodes[name]) {
 			fit = append(fit, name)
 			near[name] = w.nearness(p, w.nodes[name])
+			prefer = max(prefer, preferred(p, w.nodes[name]))
 			if c, ok := w.crowdedness(p, w.nodes[name]); ok {
 				crowd[name] = c
 			}
@@ -222,10 +252,13 @@ func (w *naive) decide(p *corev1.Pod) string {
 	minNear, maxNear := bounds(near)
 	minCrowd, maxCrowd := bounds(crowd)
 	soft := slices.ContainsFunc(p.Spec.TopologySpreadConstraints, func(c corev1.TopologySpreadConstraint) bool { return c.WhenUnsatisfiable == corev1.ScheduleAnyway })
-	best, bestTotal := "", [3]int64{}
+	best, bestTotal := "", [4]int64{}
 	for _, name := range fit {
 		n := w.nodes[name]
 		wish := w.ownWish(p, n)
+		if prefer > 0 {
+			wish += 2 * (100 * preferred(p, n) / prefer)
+		}
 		if maxNear > minNear {
 			wish += 2 * (100 * (near[name] - minNear) / (maxNear - minNear))
 		}
@@ -236,7 +269,7 @@ func (w *naive) decide(p *corev1.Pod) string {
 				wish += 2 * (100 * (maxCrowd + minCrowd - c) / maxCrowd)
 			}
 		}
-		total := [3]int64{wish, -w.owned(p, name), w.room(p, n)}
+		total := [4]int64{wish, -w.inZone(p, n), -w.owned(p, name), w.room(p, n)}
 		if best == "" || slices.Compare(total[:], bestTotal[:]) > 0 {
 			best, bestTotal = name, total
 		}
@@ -301,19 +334,34 @@ func (w *naive) ownWish(p *corev1.Pod, n *corev1.Node) int64 {
 			wish -= 300
 		}
 	}
+	return wish
+}
+
+// preferred is what a node scores by preferred node affinity.
+func preferred(p *corev1.Pod, n *corev1.Node) (score int64) {
 	if a := p.Spec.Affinity; a != nil && a.NodeAffinity != nil {
-		var got, all int64
 		for _, t := range a.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution {
-			all += int64(t.Weight)
 			if slices.Contains(t.Preference.MatchExpressions[0].Values, n.Labels[t.Preference.MatchExpressions[0].Key]) {
-				got += int64(t.Weight)
+				score += int64(t.Weight)
 			}
 		}
-		if all > 0 {
-			wish += 200 * got / all
+	}
+	return score
+}
+
+// inZone counts the Pods of the same controller in the zone of a node, for a Pod
+// that says nothing of topology spread.
+func (w *naive) inZone(p *corev1.Pod, n *corev1.Node) int64 {
+	if len(p.Spec.TopologySpreadConstraints) > 0 {
+		return 0
+	}
+	var count int64
+	for name := range w.nodes {
+		if w.same(corev1.LabelTopologyZone, name, n) {
+			count += w.owned(p, name)
 		}
 	}
-	return wish
+	return count
 }
 
 func (w *naive) owned(p *corev1.Pod, node string) int64 {
@@ -326,11 +374,20 @@ func (w *naive) owned(p *corev1.Pod, node string) int64 {
 	return n
 }
 
+// weighed is what a Pod of one container counts for when nodes are compared.
+func weighed(p *corev1.Pod) Requests {
+	out := Requests{corev1.ResourceCPU: 100, corev1.ResourceMemory: 200 << 20}
+	for name, q := range p.Spec.Containers[0].Resources.Requests {
+		out[name] = amount(name, q)
+	}
+	return out
+}
+
 func (w *naive) room(p *corev1.Pod, n *corev1.Node) int64 {
-	used := PodRequests(p)
+	used := weighed(p)
 	for _, o := range w.pods {
 		if o.Spec.NodeName == n.Name {
-			used.Add(PodRequests(o))
+			used.Add(weighed(o))
 		}
 	}
 	room := int64(1000)

@@ -19,7 +19,8 @@ type node struct {
 	ready    bool
 	prefers  bool // it has taints of effect PreferNoSchedule
 	alloc    []int64
-	free     []int64 // alloc without what its Pods take; may be below 0
+	free     []int64  // alloc without what its Pods take; may be below 0
+	weight   [2]int64 // of CPU and memory, what its Pods count for when nodes are compared
 	pods     []*placed
 	owners   map[types.UID]int32
 	ports    map[port]int32
@@ -74,6 +75,9 @@ func (n *node) take(k *class, sign int64) {
 	for _, need := range k.need {
 		n.free = sized(n.free, need.id+1)
 		n.free[need.id] -= sign * need.n
+	}
+	for id := range n.weight {
+		n.weight[id] += sign * k.weight[id]
 	}
 	if k.owner != "" {
 		if n.owners[k.owner] += int32(sign); n.owners[k.owner] == 0 {
@@ -136,7 +140,8 @@ func (c *Cluster) SetNode(now *corev1.Node) {
 		n.node = now
 		return
 	}
-	if was == nil || !maps.Equal(was.Labels, now.Labels) || !equality.Semantic.DeepEqual(was.Spec.Taints, now.Spec.Taints) {
+	if was == nil || !maps.Equal(was.Labels, now.Labels) || !equality.Semantic.DeepEqual(was.Spec.Taints, now.Spec.Taints) ||
+		was.Spec.Unschedulable != now.Spec.Unschedulable || n.ready != isReady(now) {
 		c.replace(n, now)
 	}
 	c.unsorted = c.unsorted || was == nil
@@ -177,7 +182,8 @@ func (c *Cluster) RemoveNode(name string) {
 	c.forget(n)
 }
 
-// replace exchanges what counts for topologies: the labels and taints of a node.
+// replace exchanges what counts for topologies: the labels and taints of a node,
+// and what it gets taints for.
 func (c *Cluster) replace(n *node, now *corev1.Node) {
 	for _, p := range n.pods {
 		c.count(p, -1)

@@ -1,5 +1,11 @@
 package scheduler
 
+import (
+	"slices"
+
+	"k8s.io/apimachinery/pkg/types"
+)
+
 // scratch is room for one decision, kept for the next.
 type scratch struct {
 	checks []check
@@ -13,6 +19,7 @@ type candidate struct {
 	node       *node
 	verdict    verdict
 	near, crow int64
+	zone       int32
 }
 
 // cache is what was found out about a class, by the slots of nodes.
@@ -60,20 +67,18 @@ func (c *Cluster) Decide(pod Pod) Decision {
 	if n, fits := c.claims(identityOf(pod.Pod), k); fits {
 		return Decision{Node: n.name}
 	}
-	return c.decide(k)
-}
-
-func (c *Cluster) decide(k *class) Decision {
+	held := c.heldAgainst(k, identityOf(pod.Pod))
 	if k.blocked == "" {
-		if n := c.pick(k); n != nil {
+		if n := c.pick(k, held); n != nil {
 			return Decision{Node: n.name}
 		}
 	}
-	return c.refuse(k)
+	return c.refuse(k, held)
 }
 
-// pick is the best node for a class, or nil.
-func (c *Cluster) pick(k *class) *node {
+// pick is the best node for a class, or nil. The Pod must be able to be beside
+// those for which room is held, and without them.
+func (c *Cluster) pick(k *class, held []*placed) *node {
 	s := &c.scratch
 	s.checks = c.checks(k, s.checks[:0])
 	s.pulls = c.pulls(k, s.pulls[:0])
@@ -88,7 +93,11 @@ func (c *Cluster) pick(k *class) *node {
 	}
 	var best *node
 	var bestTotal int64
-	simple := len(s.pulls) == 0 && len(s.crowds) == 0
+	simple := len(s.pulls) == 0 && len(s.crowds) == 0 && len(held) == 0 && k.preferred == nil
+	var zoned *zoned
+	if k.owner != "" && len(k.hard)+len(k.soft) == 0 {
+		zoned = c.inZones[k.owner]
+	}
 	s.fits = s.fits[:0]
 	for _, n := range nodes {
 		var v verdict
@@ -104,10 +113,16 @@ func (c *Cluster) pick(k *class) *node {
 			continue
 		}
 		if !simple {
-			s.fits = append(s.fits, candidate{n, v, sum(s.pulls, n.slot), crowded(s.crowds, same, n.slot)})
-		} else if t := v.total(0); best == nil || t > bestTotal {
+			s.fits = append(s.fits, candidate{n, v, sum(s.pulls, n.slot), crowded(s.crowds, same, n.slot), c.inZone(zoned, n)})
+		} else if t := v.total(0, c.inZone(zoned, n)); best == nil || t > bestTotal {
 			best, bestTotal = n, t
 		}
+	}
+	if len(held) > 0 {
+		c.beside(held, func() {
+			checks := c.checks(k, nil)
+			s.fits = slices.DeleteFunc(s.fits, func(f candidate) bool { return !passes(checks, f.node.slot) })
+		})
 	}
 	if !simple {
 		best = s.best()
@@ -118,7 +133,9 @@ func (c *Cluster) pick(k *class) *node {
 // best of the candidates, whose sums are put on one scale first.
 func (s *scratch) best() *node {
 	var near, crowd extent
+	prefer := int32(0)
 	for i := range s.fits {
+		prefer = max(prefer, s.fits[i].verdict.prefer)
 		near.take(s.fits[i].near)
 		if s.fits[i].crow != unplaced {
 			crowd.take(s.fits[i].crow)
@@ -129,10 +146,13 @@ func (s *scratch) best() *node {
 	for i := range s.fits {
 		f := &s.fits[i]
 		wish := podsWeight * near.nearness(f.near)
+		if prefer > 0 {
+			wish += affinityWeight * (100 * int64(f.verdict.prefer) / int64(prefer))
+		}
 		if len(s.crowds) > 0 {
 			wish += spreadWeight * crowd.spaciousness(f.crow)
 		}
-		if t := f.verdict.total(wish); best == nil || t > bestTotal {
+		if t := f.verdict.total(wish, f.zone); best == nil || t > bestTotal {
 			best, bestTotal = f.node, t
 		}
 	}
@@ -150,12 +170,13 @@ func (c *Cluster) named(k *class) []*node {
 	return out
 }
 
-// fitsOn reports whether a class fits on one node.
-func (c *Cluster) fitsOn(k *class, n *node) bool { return c.against(k, n) == 0 }
+// fitsOn reports whether a class, or its Pod own, fits on one node.
+func (c *Cluster) fitsOn(k *class, n *node, own types.UID) bool { return c.against(k, n, own) == 0 }
 
 // against is why a class does not fit on one node, or 0: what the node itself
-// says, or else what Pods around it do.
-func (c *Cluster) against(k *class, n *node) Reasons {
+// says, or else what Pods around it do, those for which room is held among them,
+// but for its own Pod.
+func (c *Cluster) against(k *class, n *node, own types.UID) Reasons {
 	if n.node == nil || k.blocked != "" {
 		return Blocked
 	}
@@ -166,6 +187,9 @@ func (c *Cluster) against(k *class, n *node) Reasons {
 	c.scratch.checks = c.checks(k, c.scratch.checks[:0])
 	for i := range c.scratch.checks {
 		why |= c.scratch.checks[i].fails(n.slot)
+	}
+	if why == 0 && !c.passesBeside(c.heldAgainst(k, own), k, n) {
+		why = Held
 	}
 	return why
 }

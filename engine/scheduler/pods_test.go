@@ -81,6 +81,15 @@ func TestPodAffinity(t *testing.T) {
 	}
 }
 
+// TestANamespaceThatIsNamedTwice counts once.
+func TestANamespaceThatIsNamedTwice(t *testing.T) {
+	c := world{nodes: map[string]string{"a": "{}"}, pods: map[string]string{"w@a": web}}.cluster(t)
+	p := podFrom(t, "new", affine("podAntiAffinity", must("{topologyKey: kubernetes.io/hostname, namespaces: [default, default], labelSelector: {matchLabels: {app: web}}}")))
+	c.Decide(Pod{Pod: p})
+	c.Remove("w")
+	checkDecision(t, c, p, "a")
+}
+
 func TestPodAntiAffinity(t *testing.T) {
 	for name, c := range map[string]struct {
 		world     world
@@ -166,5 +175,28 @@ func TestTopologySpread(t *testing.T) {
 		"anyway: a node without the label comes last": {world{nodes: with(zones(), "n", "{}"), pods: map[string]string{"w@a": web, "v@b": web, "u@c": web, "f@c": full}}, spreadOver(soft), "c"},
 	} {
 		t.Run(name, func(t *testing.T) { checkDecision(t, c.world.cluster(t), podFrom(t, "new", c.pod), c.want) })
+	}
+}
+
+// TestTopologySpreadHonorsTaints: also those that follow from a node's state, which
+// may not be there yet; and its end is noticed.
+func TestTopologySpreadHonorsTaints(t *testing.T) {
+	spread := spreadOver("{maxSkew: 1, topologyKey: zone, whenUnsatisfiable: DoNotSchedule, nodeTaintsPolicy: Honor, labelSelector: {matchLabels: {app: web}}}")
+	for name, state := range map[string]string{
+		"cordoned":           "spec: {unschedulable: true}",
+		"cordoned and known": "spec: {unschedulable: true, taints: [{key: node.kubernetes.io/unschedulable, effect: NoSchedule}]}",
+		"silent":             "status: {conditions: [{type: Ready, status: Unknown}]}",
+		"not ready":          "status: {conditions: [{type: Ready, status: 'False'}]}",
+		"tainted":            "spec: {taints: [{key: gpu, effect: NoSchedule}]}",
+	} {
+		c := world{nodes: map[string]string{"a": "{metadata: {labels: {zone: x}}}", "b": "{metadata: {labels: {zone: y}}, " + state + "}"}, pods: map[string]string{"w@a": web}}.cluster(t)
+		p := podFrom(t, "new", spread)
+		if d := c.Decide(Pod{Pod: p}); d.Node != "a" {
+			t.Errorf("%s: %+v, want a", name, d)
+		}
+		c.SetNode(nodeFrom(t, "b", "{metadata: {labels: {zone: y}}}"))
+		if d := c.Decide(Pod{Pod: p}); d.Node != "b" {
+			t.Errorf("%s, and no longer: %+v, want b", name, d)
+		}
 	}
 }

@@ -36,11 +36,11 @@ func (c *Cluster) Preempt(pod Pod, budgets []Budget) Preemption {
 		return Preemption{Message: "preemption is off for the pod (preemptionPolicy Never)"}
 	}
 	id := identityOf(pod.Pod)
-	if r := c.reserved[id]; r != nil && r.awaits() {
+	t := c.try(k, id)
+	if r := c.reserved[id]; r != nil && r.awaits() && t.open(r.node) {
 		return Preemption{Node: r.node.name} // it is being made
 	}
 	defer c.disregard(id)()
-	t := c.try(k)
 	for _, b := range budgets {
 		t.budgets[b.Namespace] = append(t.budgets[b.Namespace], b)
 	}

@@ -26,6 +26,8 @@ type item struct {
 	// in is the line that it stands in, nil while it is decided or nominated.
 	in    *line
 	index int
+	// since is the state of its terms when it was nominated.
+	since uint64
 }
 
 // crowd are the Pods of one class that were refused.
@@ -41,6 +43,8 @@ type crowd struct {
 	// one; out is the one whose turn it is.
 	awake bool
 	out   *item
+	// anew: all of it are told the next refusal, also one of the same kind.
+	anew bool
 	// hints are the nodes that may take one of its Pods now; anywhere is set when
 	// it may be any node.
 	hints    []*node
@@ -135,7 +139,7 @@ func (cr *crowd) sleep() {
 
 // Park lets a Pod wait that was refused, with all of its class. It returns who
 // is to be told: the Pod alone, or all when the refusal is of another kind than
-// the last one.
+// the last one, and after WakeAll when it has other words.
 func (q *Queue) Park(id types.UID, d Decision) []Pod {
 	it := q.items[id]
 	if it == nil {
@@ -149,12 +153,13 @@ func (q *Queue) Park(id types.UID, d Decision) []Pod {
 		q.crowds[it.class] = cr
 	}
 	told := []Pod{it.pod}
-	if cr.refusal.Reasons != d.Reasons {
+	if cr.refusal.Reasons != d.Reasons || cr.anew && cr.refusal.Message != d.Message {
 		for _, other := range cr.line.items {
 			told = append(told, other.pod)
 		}
 	}
 	cr.line.push(it)
+	cr.anew = false
 	cr.refusal, cr.wary, cr.since = d, d.Reasons&apart, q.cluster.now
 	cr.sleep()
 	q.note(cr)
@@ -168,6 +173,7 @@ func (q *Queue) Nominate(id types.UID) {
 		return
 	}
 	it.leave()
+	it.since = q.cluster.now
 	q.nominated[it] = true
 	if cr := q.crowds[it.class]; cr != nil {
 		if cr.out == it {
@@ -185,10 +191,11 @@ func (q *Queue) Retry(id types.UID) {
 	}
 }
 
-// WakeAll lets everything be tried again.
+// WakeAll lets everything be tried again, and brings up to date what those that
+// wait have been told.
 func (q *Queue) WakeAll() {
 	for _, cr := range q.crowds {
-		cr.awake, cr.anywhere = true, true
+		cr.awake, cr.anywhere, cr.anew = true, true, true
 		q.refill(cr)
 	}
 	for it := range q.nominated {

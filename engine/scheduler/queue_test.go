@@ -230,3 +230,36 @@ func TestALargePodThatIsOlderHasTheFirstWordOnRoom(t *testing.T) {
 	}
 	expect(t, "room for all that it needs", run(q, c), "large@a")
 }
+
+// TestTheWholeCrowdIsToldOnceInAWhile: as WakeAll is called, of other numbers too.
+func TestTheWholeCrowdIsToldOnceInAWhile(t *testing.T) {
+	c := world{nodes: map[string]string{"a": "{}"}}.cluster(t)
+	q := NewQueue(c)
+	told := map[types.UID]string{}
+	round := func() {
+		for {
+			p, refused, ok := q.Next()
+			if !ok {
+				return
+			}
+			if refused != nil {
+				told[p.UID] = refused.Message
+				continue
+			}
+			d := c.Decide(p)
+			for _, other := range q.Park(p.UID, d) {
+				told[other.UID] = d.Message
+			}
+		}
+	}
+	for i := range 3 {
+		enqueue(t, q, fmt.Sprint("p", i), needs("8", "1Gi"))
+	}
+	round()
+	c.SetNode(nodeFrom(t, "b", "{}"))
+	q.WakeAll()
+	round()
+	for i := range 3 {
+		expect(t, fmt.Sprint("p", i), told[types.UID(fmt.Sprint("p", i))], "0/2 nodes fit: 2 lack cpu (need 8, free 2)")
+	}
+}

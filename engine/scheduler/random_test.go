@@ -27,6 +27,9 @@ func (r chance) node(name string) *corev1.Node {
 	if r.maybe() {
 		n.Labels["disk"] = r.one("ssd", "hdd")
 	}
+	if r.IntN(4) > 0 {
+		n.Labels[corev1.LabelTopologyZone] = r.one("one", "two")
+	}
 	if r.IntN(5) == 0 {
 		n.Spec.Taints = append(n.Spec.Taints, corev1.Taint{Key: r.one("k", "l"), Effect: corev1.TaintEffect(r.one("NoSchedule", "NoExecute", "PreferNoSchedule"))})
 	}
@@ -157,7 +160,7 @@ func TestAClusterThatIsKeptDecidesAsOneThatIsReadAnew(t *testing.T) {
 	for seed := range uint64(60) {
 		r := chance{rand.New(rand.NewPCG(seed, 1))}
 		c := New()
-		w := &naive{nodes: map[string]*corev1.Node{}, pods: map[string]*corev1.Pod{}, namespaces: map[string]map[string]string{}}
+		w := &naive{nodes: map[string]*corev1.Node{}, pods: map[string]*corev1.Pod{}, namespaces: map[string]map[string]string{}, held: map[types.UID]*corev1.Pod{}}
 		var kinds []*corev1.Pod // some are asked about again and again
 		for i := range 8 {
 			kinds = append(kinds, r.pod(fmt.Sprint("kind-", i)))
@@ -167,6 +170,8 @@ func TestAClusterThatIsKeptDecidesAsOneThatIsReadAnew(t *testing.T) {
 			p := kinds[r.IntN(len(kinds))]
 			if r.maybe() {
 				p = r.pod("fresh")
+			} else if h := w.held["held-1"]; h != nil && r.maybe() {
+				p = h
 			}
 			want := w.decide(p)
 			d := c.Decide(Pod{Pod: p})
@@ -189,6 +194,7 @@ func (r chance) change(c *Cluster, w *naive, kinds []*corev1.Pod, step int) {
 		if r.maybe() {
 			delete(w.nodes, name)
 			c.RemoveNode(name)
+			maps.DeleteFunc(w.held, func(_ types.UID, p *corev1.Pod) bool { return p.Spec.NodeName == name })
 		}
 	case 3:
 		ns := r.one("one", "two")
@@ -217,6 +223,9 @@ func (r chance) change(c *Cluster, w *naive, kinds []*corev1.Pod, step int) {
 			}
 		}
 	}
+	if w.held != nil {
+		r.hold(c, w, kinds, name)
+	}
 	p := kinds[r.IntN(len(kinds))].DeepCopy()
 	p.Name = fmt.Sprint("p", step)
 	p.UID = types.UID(p.Name)
@@ -227,13 +236,31 @@ func (r chance) change(c *Cluster, w *naive, kinds []*corev1.Pod, step int) {
 	c.Add(Pod{Pod: p}, p.Spec.NodeName)
 }
 
+// hold holds room for a Pod on a node, or lets it go.
+func (r chance) hold(c *Cluster, w *naive, kinds []*corev1.Pod, node string) {
+	id := types.UID(r.one("held-1", "held-2"))
+	switch r.IntN(8) {
+	case 0:
+		if w.nodes[node] == nil {
+			return
+		}
+		p := kinds[r.IntN(len(kinds))].DeepCopy()
+		p.UID, p.Name, p.Spec.NodeName = id, string(id), node
+		w.held[id] = p
+		c.Reserve(Pod{Pod: p}, node)
+	case 1, 2:
+		delete(w.held, id)
+		c.Unreserve(id)
+	}
+}
+
 // TestNobodyWaitsWhoFits: no change that helps is missed, and no Pod gets lost.
 func TestNobodyWaitsWhoFits(t *testing.T) {
 	for seed := range uint64(25) {
 		r := chance{rand.New(rand.NewPCG(seed, 2))}
 		c := New()
 		q := NewQueue(c)
-		w := &naive{nodes: map[string]*corev1.Node{}, pods: map[string]*corev1.Pod{}, namespaces: map[string]map[string]string{}}
+		w := &naive{nodes: map[string]*corev1.Node{}, pods: map[string]*corev1.Pod{}, namespaces: map[string]map[string]string{}, held: map[types.UID]*corev1.Pod{}}
 		var kinds []*corev1.Pod
 		for i := range 12 {
 			p := r.pod(fmt.Sprint("kind-", i))
@@ -290,7 +317,7 @@ func TestPreemptionMakesRoomAndNoMore(t *testing.T) {
 	for seed := range uint64(40) {
 		r := chance{rand.New(rand.NewPCG(seed, 3))}
 		c := New()
-		w := &naive{nodes: map[string]*corev1.Node{}, pods: map[string]*corev1.Pod{}, namespaces: map[string]map[string]string{}}
+		w := &naive{nodes: map[string]*corev1.Node{}, pods: map[string]*corev1.Pod{}, namespaces: map[string]map[string]string{}, held: map[types.UID]*corev1.Pod{}}
 		var kinds []*corev1.Pod
 		for i := range 12 {
 			p := r.pod(fmt.Sprint("kind-", i))
@@ -331,7 +358,7 @@ func (w *naive) fitsWithout(p *corev1.Pod, made Preemption, keep int) bool {
 	there := *w
 	there.pods = maps.Clone(w.pods)
 	maps.DeleteFunc(there.pods, func(_ string, o *corev1.Pod) bool {
-		return o.Spec.NodeName == made.Node && o.DeletionTimestamp != nil // it ends anyway
+		return o.Spec.NodeName == made.Node && o.DeletionTimestamp != nil && Priority(o) < Priority(p) // it ends anyway
 	})
 	for i, v := range made.Victims {
 		if i != keep {

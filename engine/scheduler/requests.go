@@ -1,6 +1,8 @@
 package scheduler
 
 import (
+	"maps"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 )
@@ -37,6 +39,32 @@ func PodRequests(pod *corev1.Pod) Requests {
 	peak.Add(amounts(pod.Spec.Overhead))
 	peak[corev1.ResourcePods] = 1
 	return peak
+}
+
+// What a container counts for, when nodes are compared, that requests no CPU or no
+// memory: as in kube-scheduler, or such Pods would all be put on one node.
+const (
+	smallCPU    = 100
+	smallMemory = 200 << 20
+)
+
+// weightOf is the CPU and the memory that a Pod counts for when nodes are compared.
+func weightOf(pod *corev1.Pod) [2]int64 {
+	counted := &corev1.Pod{Spec: corev1.PodSpec{Overhead: pod.Spec.Overhead, Resources: pod.Spec.Resources}}
+	fill := func(from []corev1.Container) []corev1.Container {
+		out := make([]corev1.Container, len(from))
+		for i := range from {
+			r := corev1.ResourceList{
+				corev1.ResourceCPU: *resource.NewMilliQuantity(smallCPU, resource.DecimalSI), corev1.ResourceMemory: *resource.NewQuantity(smallMemory, resource.BinarySI),
+			}
+			maps.Copy(r, from[i].Resources.Requests)
+			out[i] = corev1.Container{RestartPolicy: from[i].RestartPolicy, Resources: corev1.ResourceRequirements{Requests: r}}
+		}
+		return out
+	}
+	counted.Spec.InitContainers, counted.Spec.Containers = fill(pod.Spec.InitContainers), fill(pod.Spec.Containers)
+	sum := PodRequests(counted)
+	return [2]int64{sum[corev1.ResourceCPU], sum[corev1.ResourceMemory]}
 }
 
 func amounts(list corev1.ResourceList) Requests {

@@ -8,7 +8,9 @@ import (
 
 // reservation is the room that is held on a node for a Pod whose victims are
 // still ending there (status.nominatedNodeName). Pods of a higher priority do
-// not see it.
+// not see it. To all others the Pod means already what it will mean: its
+// anti-affinity keeps them away, theirs keeps away from it, and it counts for
+// topology spread. But it may never come, so nobody can rely on being near it.
 type reservation struct {
 	id    types.UID
 	class *class
@@ -43,6 +45,52 @@ func (n *node) held(k *class, id int) int64 {
 	return sum
 }
 
+// meets: what the Pod for which room is held means to others concerns a class.
+func (r *reservation) meets(k *class) bool {
+	for _, t := range r.class.identity.terms {
+		if slices.Contains(k.near, t) || slices.Contains(k.apart, t) || slices.ContainsFunc(k.hard, func(s constraint) bool { return s.term == t }) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(r.class.apart, func(t *term) bool { return slices.Contains(k.identity.terms, t) })
+}
+
+// heldAgainst are the Pods for which room is held that a class must be able to be
+// beside, but for its own one.
+func (c *Cluster) heldAgainst(k *class, own types.UID) []*placed {
+	var out []*placed
+	for id, r := range c.reserved {
+		if id != own && r.against(k) && r.node.node != nil && r.meets(k) {
+			out = append(out, &placed{class: r.class, node: r.node})
+		}
+	}
+	return out
+}
+
+// beside calls a function while some Pods are counted as if they ran.
+func (c *Cluster) beside(held []*placed, f func()) {
+	was := c.trying
+	c.trying = true
+	for _, p := range held {
+		c.count(p, 1)
+	}
+	f()
+	for _, p := range held {
+		c.count(p, -1)
+	}
+	c.trying = was
+}
+
+// passesBeside reports whether a class can be on a node beside the Pods for which
+// room is held.
+func (c *Cluster) passesBeside(held []*placed, k *class, n *node) bool {
+	ok := true
+	if len(held) > 0 {
+		c.beside(held, func() { ok = passes(c.checks(k, nil), n.slot) })
+	}
+	return ok
+}
+
 // Reserve holds room for a Pod on a node, instead of where it was held before.
 func (c *Cluster) Reserve(pod Pod, nodeName string) {
 	id := identityOf(pod.Pod)
@@ -68,6 +116,11 @@ func (c *Cluster) Unreserve(id types.UID) {
 	n := r.node
 	n.reserved = slices.DeleteFunc(n.reserved, func(o *reservation) bool { return o == r })
 	n.gen = c.next()
+	for _, list := range [][]*term{r.class.identity.terms, r.class.apart} {
+		for _, t := range list {
+			c.mark(t) // it stands in nobody's way any more
+		}
+	}
 	r.class.refs--
 	c.touch(n)
 	c.forget(n)
@@ -80,7 +133,7 @@ func (c *Cluster) claims(id types.UID, k *class) (*node, bool) {
 		return nil, false
 	}
 	defer c.disregard(id)()
-	return r.node, c.fitsOn(k, r.node)
+	return r.node, c.fitsOn(k, r.node, id)
 }
 
 // disregard lets the room that is held for a Pod stand in nobody's way, until

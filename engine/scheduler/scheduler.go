@@ -58,6 +58,8 @@ const (
 	TopologySpread
 	// Unlabelled: the node lacks a topology label that the Pod needs.
 	Unlabelled
+	// Held: the Pod cannot be beside one for which room is held.
+	Held
 	// Blocked: the Pod waits for something that is no node's.
 	Blocked
 	NoNodes
@@ -67,7 +69,7 @@ const (
 const lasting = NotReady | Cordoned | Tainted | NodeAffinity | VolumeAffinity | Unlabelled | Blocked | NoNodes
 
 // apart are the reasons that come from Pods on other nodes, too.
-const apart = PodAffinity | PodAntiAffinity | Repelled | TopologySpread
+const apart = PodAffinity | PodAntiAffinity | Repelled | TopologySpread | Held
 
 // Owner is the UID of a Pod's controller, or empty.
 func Owner(pod *corev1.Pod) types.UID {

@@ -251,3 +251,74 @@ func TestAClusterForgetsWhatIsGone(t *testing.T) {
 		t.Errorf("%d nodes are kept", n)
 	}
 }
+
+// TestPodsWithoutRequestsAreSpread: each counts as a small one when nodes are compared.
+func TestPodsWithoutRequestsAreSpread(t *testing.T) {
+	c := New()
+	for _, n := range []string{"a", "b", "c"} {
+		c.SetNode(nodeFrom(t, n, "{status: {allocatable: {cpu: 8, memory: 32Gi, pods: 110}}}"))
+	}
+	count := map[string]int{}
+	for i := range 60 { // of 60 controllers
+		p := Pod{Pod: podFrom(t, fmt.Sprint("p", i), fmt.Sprintf("{metadata: {ownerReferences: [{uid: rs%d, controller: true, name: r, kind: R, apiVersion: v1}]}, spec: {containers: [{image: web}]}}", i))}
+		d := c.Decide(p)
+		count[d.Node]++
+		c.Add(p, d.Node)
+	}
+	if fmt.Sprint(count) != "map[a:20 b:20 c:20]" {
+		t.Error(count)
+	}
+}
+
+// TestReplicasAreSpreadOverZones: the nodes of the first zone come first by name.
+func TestReplicasAreSpreadOverZones(t *testing.T) {
+	c := New()
+	for i, n := range []string{"a1", "a2", "a3", "b1", "b2", "b3"} {
+		c.SetNode(nodeFrom(t, n, fmt.Sprintf("{metadata: {labels: {topology.kubernetes.io/zone: z%d}}}", i/3)))
+	}
+	const of = "{metadata: {ownerReferences: [{uid: rs, controller: true, name: r, kind: R, apiVersion: v1}]}, spec: {containers: [{resources: {requests: {cpu: 100m, memory: 64Mi}}}]%s}}"
+	place := func(name, more string) string {
+		p := Pod{Pod: podFrom(t, name, fmt.Sprintf(of, more))}
+		d := c.Decide(p)
+		c.Add(p, d.Node)
+		return d.Node
+	}
+	var got []string
+	for i := range 4 {
+		got = append(got, place(fmt.Sprint("p", i), ""))
+	}
+	if fmt.Sprint(got) != "[a1 b1 a2 b2]" {
+		t.Error(got)
+	}
+	// Who says it with constraints knows better.
+	if n := place("own", ", topologySpreadConstraints: [{maxSkew: 9, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: DoNotSchedule, labelSelector: {}}]"); n != "a3" {
+		t.Errorf("%s, want a3", n)
+	}
+	c.Remove("p1")
+	if n := place("again", ""); n != "b1" {
+		t.Errorf("once one of b has gone: %s", n)
+	}
+}
+
+// TestPreferencesAreComparedBetweenNodes: one that some node fulfils counts in full,
+// however many no node does.
+func TestPreferencesAreComparedBetweenNodes(t *testing.T) {
+	c := world{nodes: map[string]string{"a": "{}", "b": "{metadata: {labels: {z: 'yes'}}}"}}.cluster(t)
+	one := func(weight int, key string) string {
+		return fmt.Sprintf("{weight: %d, preference: {matchExpressions: [{key: %s, operator: Exists}]}}", weight, key)
+	}
+	checkDecision(t, c, podFrom(t, "new", "{spec: {affinity: {nodeAffinity: {preferredDuringSchedulingIgnoredDuringExecution: ["+one(100, "x")+","+one(100, "y")+","+one(1, "z")+"]}}}}"), "b")
+}
+
+// TestTopologiesAreForgotten: of a Pod that is gone nothing stays.
+func TestTopologiesAreForgotten(t *testing.T) {
+	c := nodesOf(10)
+	before := len(c.topologies)
+	for i := range 50 {
+		c.Decide(Pod{Pod: podFrom(t, "p", fmt.Sprintf("{spec: {affinity: {podAntiAffinity: {preferredDuringSchedulingIgnoredDuringExecution: [{weight: 1, podAffinityTerm: {topologyKey: 'example.org/k%d', labelSelector: {}}}]}}}}", i))})
+	}
+	c.sweep()
+	if len(c.topologies) != before || len(c.terms) != 0 {
+		t.Errorf("%d topologies, %d before; %d terms", len(c.topologies), before, len(c.terms))
+	}
+}

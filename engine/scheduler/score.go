@@ -10,9 +10,10 @@ import (
 
 // Of the nodes that fit, the best is the one that meets the Pod's wishes best
 // (preferences and soft constraints, with the weights of kube-scheduler's
-// plugins); among equals the one with the fewest Pods of the same controller;
-// then the one with the most room, to which an image that is there adds; then
-// the first by name.
+// plugins); among equals the one in whose zone the fewest Pods of the same
+// controller are, if the Pod says nothing of topology spread itself; then the one
+// with the fewest of them; then the one with the most room, to which an image that
+// is there adds; then the first by name.
 const (
 	affinityWeight = 2 // of preferred node affinity
 	podsWeight     = 2 // of preferred affinity between Pods
@@ -25,12 +26,9 @@ const (
 	imageLeast, imageMost = 23 << 20, 1000 << 20
 )
 
-// wish is what the node itself means to the Pod's preferences.
+// wish is what the taints of the node mean to the Pod.
 func (k *class) wish(n *node) int32 {
 	var wish int64
-	if k.preferred != nil && k.weights > 0 {
-		wish = affinityWeight * 100 * k.preferred.Score(n.node) / k.weights
-	}
 	if n.prefers {
 		for i := range n.node.Spec.Taints {
 			t := &n.node.Spec.Taints[i]
@@ -43,18 +41,13 @@ func (k *class) wish(n *node) int32 {
 }
 
 // local is the share of CPU and memory that is left once the Pod is there, in
-// thousandths, the smaller of the two; and what its images are worth.
+// thousandths, the smaller of the two, where a container that requests nothing
+// counts as a small one; and what its images are worth.
 func (k *class) local(n *node) int32 {
 	room := int64(1000)
-	var need [2]int64
-	for _, r := range k.need {
-		if r.id <= memory {
-			need[r.id] = r.n
-		}
-	}
 	for id := cpu; id <= memory; id++ {
 		if have := at(n.alloc, id); have > 0 {
-			room = min(room, (at(n.free, id)-need[id])*1000/have)
+			room = min(room, (have-n.weight[id]-k.weight[id])*1000/have)
 		}
 	}
 	if len(n.images) > 0 {
@@ -156,8 +149,8 @@ func (e *extent) spaciousness(v int64) int64 {
 	return 100 * (e.max + e.min - v) / e.max
 }
 
-// total orders nodes: wishes first, then the fewest of the same controller,
-// then room.
-func (v *verdict) total(wish int64) int64 {
-	return (int64(v.wish)+wish)<<40 - min(int64(v.owners), 1<<20)<<16 + int64(v.local)
+// total orders nodes: wishes first, then the fewest of the same controller in the
+// zone, then on the node, then room.
+func (v *verdict) total(wish int64, zone int32) int64 {
+	return (int64(v.wish)+wish)<<42 - min(int64(zone), 1<<14-1)<<28 - min(int64(v.owners), 1<<12-1)<<16 + int64(v.local)
 }

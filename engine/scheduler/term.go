@@ -184,7 +184,9 @@ func (c *Cluster) unuse(t *term) {
 	is := func(o *term) bool { return o == t }
 	delete(c.terms, t.id)
 	delete(c.spreads, t)
-	t.topo.terms = slices.DeleteFunc(t.topo.terms, is)
+	if t.topo.terms = slices.DeleteFunc(t.topo.terms, is); len(t.topo.terms) == 0 && t.topo != c.zones {
+		delete(c.topologies, t.topo.key)
+	}
 	bound := t.match.bound()
 	if bound == nil {
 		c.wide = slices.DeleteFunc(c.wide, is)
@@ -283,12 +285,7 @@ func (s *scope) admits(n *corev1.Node) bool {
 			return false
 		}
 	}
-	if s.taints && len(n.Spec.Taints) > 0 {
-		if _, bad := untolerated(n, s.tolerations); bad {
-			return false
-		}
-	}
-	return true
+	return !s.taints || toleratesAll(n, s.tolerations)
 }
 
 // least is the smallest count of a value that has eligible nodes, and 0 while
@@ -324,6 +321,7 @@ func (c *Cluster) count(p *placed, sign int32) {
 		f.pulling += sign
 		c.add(f.term, &f.pulls, slot, sign*f.weight)
 	}
+	c.countInZone(p, sign)
 }
 
 func (c *Cluster) countMatch(t *term, p *placed, sign int32) {

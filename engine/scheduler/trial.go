@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // trial takes Pods off nodes to see what fits then, and puts them back.
@@ -15,21 +16,25 @@ type trial struct {
 	below   []*placed
 	// checks are those before anything is moved; after is room for those then.
 	checks, after []check
+	// held are Pods for which room is held, beside which the class must be able to be.
+	held []*placed
 }
 
-func (c *Cluster) try(k *class) *trial {
-	return &trial{c: c, k: k, alone: c.alone(k), budgets: map[string][]Budget{}, checks: c.checks(k, nil)}
+// try is a trial for a class, or for its Pod own for which room is held.
+func (c *Cluster) try(k *class, own types.UID) *trial {
+	held := c.heldAgainst(k, own)
+	return &trial{c: c, k: k, alone: c.alone(k) && len(held) == 0, budgets: map[string][]Budget{}, checks: c.checks(k, nil), held: held}
 }
 
 // on is what it takes to make room on a node; nil, with the reason, when
 // nothing would.
 func (t *trial) on(n *node) (*offer, string) {
-	if t.k.standing(n)&lasting != 0 || slices.ContainsFunc(t.checks, func(ck check) bool { return ck.fails(n.slot)&(Unlabelled|PodAffinity) != 0 }) {
+	if !t.open(n) {
 		return nil, outOfQuestion
 	}
 	t.below = t.below[:0]
 	for _, p := range n.pods {
-		if p.terminating || p.class.priority < t.k.priority {
+		if p.class.priority < t.k.priority {
 			t.below = append(t.below, p)
 		}
 	}
@@ -48,6 +53,12 @@ func (t *trial) on(n *node) (*offer, string) {
 		return nil, tooFull
 	}
 	return t.reprieve(n), ""
+}
+
+// open: nothing stands against a node but Pods that could go.
+func (t *trial) open(n *node) bool {
+	return n.node != nil && t.k.standing(n)&lasting == 0 &&
+		!slices.ContainsFunc(t.checks, func(ck check) bool { return ck.fails(n.slot)&(Unlabelled|PodAffinity) != 0 })
 }
 
 // reprieve puts back as many Pods as there is room for: first those that
@@ -136,7 +147,7 @@ func (t *trial) fits(n *node) bool {
 		return true
 	}
 	t.after = t.c.checks(t.k, t.after[:0])
-	return passes(t.after, n.slot)
+	return passes(t.after, n.slot) && t.c.passesBeside(t.held, t.k, n)
 }
 
 // yields reports whether a class fits on a node once all Pods of a lower
@@ -145,6 +156,6 @@ func (c *Cluster) yields(k *class, n *node) bool {
 	if n.node == nil || k.never || k.blocked != "" {
 		return false
 	}
-	o, _ := c.try(k).on(n)
+	o, _ := c.try(k, "").on(n)
 	return o != nil
 }

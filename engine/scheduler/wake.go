@@ -20,7 +20,7 @@ func (q *Queue) wake() {
 		}
 	}
 	for it := range q.nominated {
-		if q.cluster.helpsNominated(it, touched) {
+		if it.class.changed(it.since) || q.cluster.helpsNominated(it, touched) {
 			q.Retry(it.id)
 		}
 	}
@@ -57,7 +57,7 @@ func (c *Cluster) helps(cr *crowd, touched []*node) bool {
 	preempts := !k.never && c.anyBelow(k.priority)
 	helped := false
 	for _, n := range touched {
-		why := c.against(k, n)
+		why := c.against(k, n, "")
 		cr.wary |= why & apart // what is in the way there by now may go elsewhere
 		if why != 0 && !(preempts && c.yields(k, n)) {
 			continue
@@ -79,7 +79,7 @@ func (c *Cluster) stillHelps(cr *crowd) bool {
 	}
 	preempts := !cr.class.never && c.anyBelow(cr.class.priority)
 	for _, n := range cr.hints {
-		why := c.against(cr.class, n)
+		why := c.against(cr.class, n, "")
 		if why == 0 || (preempts && c.yields(cr.class, n)) {
 			return true
 		}
@@ -95,10 +95,10 @@ func (c *Cluster) helpsNominated(it *item, touched []*node) bool {
 	}
 	for _, n := range touched {
 		if n == r.node {
-			if _, fits := c.claims(it.id, it.class); fits || !r.awaits() {
+			if _, fits := c.claims(it.id, it.class); fits || !r.awaits() || !c.try(it.class, it.id).open(n) {
 				return true
 			}
-		} else if c.fitsOn(it.class, n) {
+		} else if c.fitsOn(it.class, n, it.id) {
 			return true
 		}
 	}
