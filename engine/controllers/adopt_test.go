@@ -36,6 +36,38 @@ func orphan(t *testing.T, r *resources.Resources, o client.Object) {
 	})
 }
 
+// TestPodsOfNobodyAreTakenOnAndNoneIsMade: not for a moment either.
+func TestPodsOfNobodyAreTakenOnAndNoneIsMade(t *testing.T) {
+	for round := range 5 {
+		t.Run(fmt.Sprint(round), func(t *testing.T) {
+			r := start(t)
+			create(t, r, deployment("web", "v1", 3))
+			enginetest.Eventually(t, wait, isComplete(t, r, "web", "v1", 3))
+			orphan(t, r, deployment("web", "v1", 3))
+			var sets appsv1.ReplicaSetList
+			if err := r.List(t.Context(), &sets, client.ListOptions{Namespace: "default"}); err != nil {
+				t.Fatal(err)
+			}
+			orphan(t, r, &sets.Items[0])
+			create(t, r, deployment("web", "v1", 3))
+			enginetest.Eventually(t, wait, isComplete(t, r, "web", "v1", 3))
+			var events corev1.EventList
+			if err := r.List(t.Context(), &events, client.ListOptions{Namespace: "default"}); err != nil {
+				t.Fatal(err)
+			}
+			made := 0
+			for _, e := range events.Items {
+				if e.InvolvedObject.Kind == "ReplicaSet" && (e.Reason == "SuccessfulCreate" || e.Reason == "SuccessfulDelete") {
+					made += int(e.Count)
+				}
+			}
+			if made != 3 {
+				t.Errorf("%d Pods were made and deleted, want 3 made", made)
+			}
+		})
+	}
+}
+
 func TestADeploymentThatComesBackTakesItsPodsOn(t *testing.T) {
 	r := start(t)
 	create(t, r, deployment("web", "v1", 3))

@@ -2,7 +2,9 @@ package controllers
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -63,13 +65,26 @@ func isRefusal(err error) bool {
 	return apierrors.IsInvalid(err) || apierrors.IsForbidden(err) || apierrors.IsBadRequest(err)
 }
 
+// unnamed is a refusal without the random end of a name that nobody will see again:
+// it is the same however often it is tried, so a condition stays as it is, and an
+// event is counted.
+func unnamed(err error, p *corev1.Pod) error {
+	var status *apierrors.StatusError
+	if p.GenerateName == "" || p.Name == "" || !errors.As(err, &status) {
+		return err
+	}
+	out := &apierrors.StatusError{ErrStatus: status.ErrStatus}
+	out.ErrStatus.Message = strings.ReplaceAll(out.ErrStatus.Message, p.Name, p.GenerateName+"*")
+	return out
+}
+
 // createPods adds Pods to a transaction: all of them, or those before the first
 // that is refused, such as by a quota.
 func createPods(ctx context.Context, tx *resources.Tx, pods []*corev1.Pod) (made []*corev1.Pod, refused, err error) {
 	for i, p := range pods {
 		switch err := tx.Create(ctx, p); {
 		case isRefusal(err):
-			return pods[:i], err, nil
+			return pods[:i], unnamed(err, p), nil
 		case err != nil:
 			return nil, nil, err
 		}

@@ -117,23 +117,23 @@ func (r *replicaSets) reconcile(ctx context.Context, key types.NamespacedName) e
 	if !ok {
 		return nil
 	}
-	owned := r.Pods.OwnedBy(rs.UID)
 	written, err := adopt(ctx, r.resources, family[*corev1.Pod]{
-		owner: r.object(rs), ref: ownerRef(r.kind, rs), selector: rs.Spec.Selector, owned: owned,
+		owner: r.object(rs), ref: ownerRef(r.kind, rs), selector: rs.Spec.Selector, owned: r.Pods.OwnedBy(rs.UID),
 		orphans: r.orphanPods.in(rs.Namespace), suits: podActive,
 	})
 	r.reach(rs.UID, newest(written...))
 	if err != nil {
 		return err
 	}
+	settled := r.settled(rs.UID, r.Pods)
 	var active []*corev1.Pod
-	for _, p := range owned {
+	for _, p := range r.Pods.OwnedBy(rs.UID) { // as they are once it is settled: with those that were just taken on
 		if controls(rs, p) && podActive(p) {
 			active = append(active, p)
 		}
 	}
 	var failed error
-	if !r.settled(rs.UID, r.Pods) {
+	if !settled {
 		r.loop.queue.AddAfter(key, unsettledAgain)
 	} else if rs.DeletionTimestamp == nil && !r.going(rs.Namespace) {
 		if failed = r.scale(ctx, rs, active); apierrors.IsConflict(failed) || ctx.Err() != nil {
@@ -141,7 +141,11 @@ func (r *replicaSets) reconcile(ctx context.Context, key types.NamespacedName) e
 		}
 	}
 	if failed != nil {
-		r.events.Warning(ctx, r.kind, rs, "FailedCreate", "%s", failed.Error())
+		reason, doing := "FailedCreate", "creating"
+		if len(active) > int(*rs.Spec.Replicas) {
+			reason, doing = "FailedDelete", "deleting"
+		}
+		r.events.Warning(ctx, r.kind, rs, reason, "Error %s: %s", doing, failed.Error())
 	}
 	if err := r.updateStatus(ctx, rs, active, failed); err != nil {
 		return err
@@ -181,7 +185,7 @@ func (r *replicaSets) create(ctx context.Context, rs *appsv1.ReplicaSet, n int) 
 			r.events.Normal(ctx, r.kind, rs, "SuccessfulCreate", "Created pod: %s", p.GetName())
 		}
 		if refused != nil {
-			return fmt.Errorf("create pods: %w", refused)
+			return refused
 		}
 	}
 	return nil
