@@ -46,7 +46,9 @@ func (d *deployments) createReplicaSet(ctx context.Context, r *rollout) error {
 	}
 	d.reach(dep.UID, newest(rs))
 	r.current = rs
-	d.events.Normal(ctx, deploymentKind(), dep, "ScalingReplicaSet", "Scaled up replica set %s from 0 to %d", rs.Name, n)
+	if n > 0 {
+		d.events.Normal(ctx, deploymentKind(), dep, "ScalingReplicaSet", "Scaled up replica set %s from 0 to %d", rs.Name, n)
+	}
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package resources
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
@@ -61,6 +62,32 @@ func (r *Resources) Finished(ctx context.Context, source string, namespace types
 		return nil, false, err
 	}
 	return job, true, nil
+}
+
+// FailedJobs are the Jobs of a Source that had failed when their time was over, in
+// the order of their names. Those in Namespaces of other UIDs do not count.
+func (r *Resources) FailedJobs(ctx context.Context, source string, namespace func(name string) types.UID) ([]*batchv1.Job, error) {
+	page, err := r.store.List(ctx, store.ListRequest{Prefix: finishedPrefix + source + "/"})
+	if err != nil {
+		return nil, fault(err)
+	}
+	var out []*batchv1.Job
+	for _, kv := range page.KVs {
+		job := &batchv1.Job{}
+		if err := decodeInto(kv, job); err != nil {
+			return nil, err
+		}
+		failed := slices.ContainsFunc(job.Status.Conditions, func(c batchv1.JobCondition) bool {
+			return c.Type == batchv1.JobFailed && c.Status == corev1.ConditionTrue
+		})
+		if failed && kv.Key == finishedKey(source, namespace(job.Namespace), job.Name) {
+			out = append(out, job)
+		}
+	}
+	slices.SortFunc(out, func(a, b *batchv1.Job) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	})
+	return out, nil
 }
 
 // ForgetFinished adds to the transaction that what Finished tells of a Source's

@@ -10,6 +10,7 @@ import (
 
 	batchv1 "k8s.io/api/batch/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
 
 	"berth.dev/berth/api/client"
 	"berth.dev/berth/api/manifest"
@@ -40,6 +41,8 @@ type Outcome struct {
 	// next is the part of the plan that tx carries out.
 	next plan.Wave
 	tx   *resources.Tx
+	// finished are Jobs of the revision that have run and were removed since.
+	finished []types.NamespacedName
 }
 
 // Failed reports whether the revision cannot be applied.
@@ -102,7 +105,7 @@ func (e *Engine) plan(ctx context.Context, src *v1alpha1.Source, commit string, 
 		return Outcome{}, err
 	}
 	out.Diagnostics = append(out.Diagnostics, p.diagnostics...)
-	out.Waits, out.hooks = p.waits, p.hooks
+	out.Waits, out.hooks, out.finished = p.waits, p.hooks, p.finished
 	if out.Failed() {
 		slices.SortStableFunc(out.Diagnostics, v1alpha1.CompareDiagnostics)
 		return out, nil

@@ -241,3 +241,30 @@ func follow(t *testing.T, f *fixture, v *versions) {
 		return client.Follow(ctx, f, &corev1.PodList{}, client.ListOptions{Namespace: "default"}, v)
 	})
 }
+
+// TestAJobThatFailedHasFailedStillWhenItsTTLRemovesIt: until its content runs anew,
+// or is in the repository no longer; and what comes in a later wave waits.
+func TestAJobThatFailedHasFailedStillWhenItsTTLRemovesIt(t *testing.T) {
+	f := start(t)
+	createSource(t, f)
+	degraded := metav1.Condition{Type: "Ready", Status: metav1.ConditionFalse, Reason: "Degraded", Message: "Job default/migrate: BackoffLimitExceeded: Job has reached the specified backoff limit"}
+	over := degraded
+	over.Message = "; its ttlSecondsAfterFinished has removed it since"
+	brief := func(image string) string { return fmt.Sprintf(migrate, "ttlSecondsAfterFinished: 0", image) }
+	f.push(t, "c1", "", brief("fails"), over)
+	if j := f.job(t); j != nil {
+		t.Errorf("it is there: %+v", j.Status)
+	}
+	f.push(t, "c2", "", brief("fails")+"---\n"+configMap("a", "1"), over)
+	time.Sleep(100 * time.Millisecond) // for what must not happen
+	f.await(t, "c2", over)
+	if f.runs(t) != 1 {
+		t.Errorf("%d runs", f.runs(t))
+	}
+	later := strings.Replace(configMap("later", "1"), "metadata: {", `metadata: {annotations: {berth.dev/wave: "1"}, `, 1)
+	rest := "---\n" + configMap("a", "1") + "---\n" + later
+	f.push(t, "c3", "", brief("fails")+rest, metav1.Condition{Type: "Applied", Status: metav1.ConditionFalse, Reason: "WaitsForWave", Message: "removed it since"})
+	f.push(t, "c4", "", brief("ok")+rest, ready())
+	f.push(t, "c5", "", brief("fails")+rest, over)
+	f.push(t, "c6", "", strings.TrimPrefix(rest, "---\n"), ready())
+}

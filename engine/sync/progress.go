@@ -32,7 +32,12 @@ func (e *Engine) followHealth() {
 	e.Live.StatefulSets.OnChange(func(old, now *appsv1.StatefulSet) { e.touched(cmp.Or(now, old)) })
 	e.Live.DaemonSets.OnChange(func(old, now *appsv1.DaemonSet) { e.touched(cmp.Or(now, old)) })
 	e.Live.Claims.OnChange(func(old, now *corev1.PersistentVolumeClaim) { e.touched(cmp.Or(now, old)) })
-	e.Live.Jobs.OnChange(func(old, now *batchv1.Job) { e.touched(cmp.Or(now, old)) })
+	e.Live.Jobs.OnChange(func(old, now *batchv1.Job) {
+		if now == nil {
+			e.lapsed(old)
+		}
+		e.touched(cmp.Or(now, old))
+	})
 	e.Live.Autoscalers.OnChange(func(old, now *autoscalingv2.HorizontalPodAutoscaler) { e.touched(cmp.Or(now, old)) })
 	e.Live.Pods.OnChange(func(old, now *corev1.Pod) { e.touched(e.root(cmp.Or(now, old))) })
 }
@@ -91,16 +96,50 @@ func (e *Engine) root(obj client.Object) client.Object {
 }
 
 func (e *Engine) touched(obj client.Object) {
-	name := obj.GetLabels()[v1alpha1.LabelSource]
-	if name == "" {
-		return
-	}
-	e.mu.Lock()
-	r := e.runners[name]
-	e.mu.Unlock()
-	if r != nil {
+	if r := e.runnerOf(obj); r != nil {
 		signal(r.changed)
 	}
+}
+
+// lapsed: a Job is gone, perhaps because its time was over.
+func (e *Engine) lapsed(job *batchv1.Job) {
+	if r := e.runnerOf(job); r != nil {
+		r.lapsed.Store(true)
+	}
+}
+
+// runnerOf is the loop of the Source that an object belongs to, or nil.
+func (e *Engine) runnerOf(obj client.Object) *runner {
+	name := obj.GetLabels()[v1alpha1.LabelSource]
+	if name == "" {
+		return nil
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.runners[name]
+}
+
+// readOver reads which Jobs had failed when their time was over, if that may have
+// changed.
+func (r *runner) readOver(ctx context.Context) {
+	if !r.lapsed.Swap(false) {
+		return
+	}
+	over, err := r.engine.Resources.FailedJobs(ctx, r.name, func(namespace string) types.UID {
+		ns, ok := r.engine.Live.Namespaces.Get(types.NamespacedName{Name: namespace})
+		if !ok {
+			return ""
+		}
+		return ns.UID
+	})
+	if err != nil {
+		r.lapsed.Store(true)
+		if ctx.Err() == nil {
+			r.engine.Log.Warn("look which jobs have failed", "source", r.name, "err", err)
+		}
+		return
+	}
+	r.over = over
 }
 
 // progress is how far the workloads of a Source have come.
@@ -115,8 +154,9 @@ type progress struct {
 
 // look assesses what was applied and writes what changed.
 func (r *runner) look(ctx context.Context, src *v1alpha1.Source) {
+	r.readOver(ctx)
 	if r.status.Applied != nil {
-		p := r.engine.assess(r.name, r.expected, all)
+		p := r.engine.assess(r.name, r.expected, r.over, all)
 		now := r.engine.Clock.Now()
 		if r.watching && r.current() {
 			r.noteStages(p, now)
@@ -277,8 +317,9 @@ func suspended(src *v1alpha1.Source) string {
 func all(client.Object) bool { return true }
 
 // assess looks at those workloads of a Source that only lets through. expected
-// are the versions that were written: an older object says nothing yet.
-func (e *Engine) assess(source string, expected map[plan.Key]int64, only func(client.Object) bool) progress {
+// are the versions that were written: an older object says nothing yet. over are
+// Jobs that had failed when their time was over.
+func (e *Engine) assess(source string, expected map[plan.Key]int64, over []*batchv1.Job, only func(client.Object) bool) progress {
 	out := progress{scheduled: true, started: true}
 	note := func(h health.Health, object string) {
 		switch {
@@ -357,6 +398,13 @@ func (e *Engine) assess(source string, expected map[plan.Key]int64, only func(cl
 		out.count(pods, int(j.Status.Active))
 		ran := j.Status.StartTime != nil || j.Spec.Suspend != nil && *j.Spec.Suspend
 		out.scheduled, out.started = out.scheduled && ran, out.started && ran
+	}
+	for _, j := range over {
+		if _, again := e.Live.Jobs.Get(client.Key(j)); !again && only(j) {
+			h := health.Job(j, nil)
+			h.Reason += "; its ttlSecondsAfterFinished has removed it since"
+			note(h, plan.KeyOf(batchv1.SchemeGroupVersion.WithKind("Job"), j).String())
+		}
 	}
 	for _, p := range ofSource(e.Live.Pods.All(), source, only) {
 		key := plan.KeyOf(corev1.SchemeGroupVersion.WithKind("Pod"), p)

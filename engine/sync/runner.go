@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	batchv1 "k8s.io/api/batch/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -70,6 +71,10 @@ type runner struct {
 	pre []hook
 	// post are the hooks that run when the applied commit is healthy.
 	post []hook
+	// over are Jobs that had failed when their time was over: they have failed still.
+	// They are read anew when lapsed says so.
+	over   []*batchv1.Job
+	lapsed atomic.Bool
 	// midway is a commit of which some waves are written, and not the last; empty
 	// when there is none.
 	midway string
@@ -83,12 +88,14 @@ type runner struct {
 }
 
 func newRunner(e *Engine, name string) *runner {
-	return &runner{
+	r := &runner{
 		engine: e, name: name,
 		woken: make(chan struct{}, 1), changed: make(chan struct{}, 1), gone: make(chan struct{}),
 		ended:    make(chan struct{}),
 		expected: map[plan.Key]int64{},
 	}
+	r.lapsed.Store(true)
+	return r
 }
 
 // inTurn runs the loop when that of the former Source of its name has ended: what
@@ -416,7 +423,7 @@ func (r *runner) apply(ctx context.Context, src *v1alpha1.Source, t *target) (ag
 				return false
 			}
 		}
-		if r.waits(src, out, t) {
+		if r.waits(ctx, src, out, t) {
 			return false
 		}
 		kept, err := out.tx.Keep(r.name, t.rev.Commit, out.manifests)
@@ -491,6 +498,7 @@ func (r *runner) done(ctx context.Context, src *v1alpha1.Source, rev revision.Re
 	r.condition(src, v1alpha1.ConditionApplied, metav1.ConditionTrue, v1alpha1.ReasonSucceeded, out.Plan.Summary())
 	r.record(ctx, rev, out.Plan.Summary(), kept, now)
 	r.watching, r.appliedAt, r.midway = true, now, ""
+	r.lapsed.Store(true)
 	r.expected = versions(out.Plan)
 	r.engine.Log.Info("applied", "source", r.name, "commit", short(rev.Commit), "plan", out.Plan.Summary())
 	if !out.Plan.Empty() {

@@ -41,7 +41,7 @@ func below(wave int) func(client.Object) bool {
 
 // waits says that a wave must not be written yet, and tells why. A wave that is
 // not healthy in time is treated as a commit that is not.
-func (r *runner) waits(src *v1alpha1.Source, out Outcome, t *target) bool {
+func (r *runner) waits(ctx context.Context, src *v1alpha1.Source, out Outcome, t *target) bool {
 	p, w := out.Plan, out.next
 	r.wave = nil
 	if t.back || len(p.Waves) < 2 || w.Number <= p.Waves[0] || len(w.Steps) == 0 {
@@ -49,11 +49,13 @@ func (r *runner) waits(src *v1alpha1.Source, out Outcome, t *target) bool {
 	}
 	now := r.engine.Clock.Now()
 	pending := p.Pending()
-	state := r.lower(w.Number, pending)
+	r.readOver(ctx)
+	over := slices.DeleteFunc(slices.Clone(r.over), func(j *batchv1.Job) bool { return !slices.Contains(out.finished, client.Key(j)) })
+	state := r.lower(w.Number, pending, over)
 	if state.health.State == health.Healthy {
 		return false
 	}
-	r.wave = &waiting{number: w.Number, pending: pending, what: fmt.Sprintf("commit %s: wave %d of %s waits for ", short(t.rev.Commit), w.Number, numbers(p.Waves))}
+	r.wave = &waiting{number: w.Number, pending: pending, over: over, what: fmt.Sprintf("commit %s: wave %d of %s waits for ", short(t.rev.Commit), w.Number, numbers(p.Waves))}
 	since := r.waveSince(now)
 	reason, wait := v1alpha1.ReasonWave, fmt.Sprintf("%s: %s", state.object, state.health.Reason)
 	if timeout := src.Spec.HealthTimeout.Duration; now.Sub(since) > timeout {
@@ -72,7 +74,7 @@ func (r *runner) sayWave(src *v1alpha1.Source) {
 	if r.wave == nil || c == nil || !strings.HasPrefix(c.Message, r.wave.what) {
 		return
 	}
-	if state := r.lower(r.wave.number, r.wave.pending); state.health.State != health.Healthy {
+	if state := r.lower(r.wave.number, r.wave.pending, r.wave.over); state.health.State != health.Healthy {
 		r.condition(src, v1alpha1.ConditionApplied, metav1.ConditionFalse, c.Reason, r.wave.what+state.object+": "+state.health.Reason)
 	}
 }
@@ -94,7 +96,7 @@ func (r *runner) waveSince(now time.Time) time.Time {
 
 // waveReady: what the next wave waits for has become healthy.
 func (r *runner) waveReady() bool {
-	return r.wave != nil && r.lower(r.wave.number, r.wave.pending).health.State == health.Healthy
+	return r.wave != nil && r.lower(r.wave.number, r.wave.pending, r.wave.over).health.State == health.Healthy
 }
 
 // waiting is a wave whose turn has not come.
@@ -102,6 +104,8 @@ type waiting struct {
 	number int
 	// pending are the objects that the commit has still to write or to delete.
 	pending map[plan.Key]bool
+	// over are Jobs of the commit that had failed when their time was over.
+	over []*batchv1.Job
 	// what waits, in words that what is waited for is put behind.
 	what string
 }
@@ -109,12 +113,12 @@ type waiting struct {
 // lower is the state of the waves before one: of what the commit has written, not
 // of what it is about to change or to delete. A Job that runs is as healthy as
 // any, but what comes in a later wave is to come after it: it must have ended.
-func (r *runner) lower(wave int, pending map[plan.Key]bool) progress {
+func (r *runner) lower(wave int, pending map[plan.Key]bool, over []*batchv1.Job) progress {
 	written := func(obj client.Object) bool {
 		gvks, _, err := r.engine.Resources.Scheme().ObjectKinds(obj)
 		return below(wave)(obj) && (err != nil || !pending[plan.KeyOf(gvks[0], obj)])
 	}
-	out := r.engine.assess(r.name, r.expected, written)
+	out := r.engine.assess(r.name, r.expected, over, written)
 	if out.health.State != health.Healthy {
 		return out
 	}
@@ -187,7 +191,7 @@ func (r *runner) finish(ctx context.Context, src *v1alpha1.Source, newest string
 		if changedMeanwhile(err) {
 			continue
 		}
-		if err != nil || out.Failed() || out.Waits != "" || r.waits(src, out, t) {
+		if err != nil || out.Failed() || out.Waits != "" || r.waits(ctx, src, out, t) {
 			return
 		}
 		if err := commit(ctx, out); changedMeanwhile(err) {

@@ -64,7 +64,10 @@ func command(ctx context.Context, argv []string, t Target) (string, error) {
 		return "", err
 	}
 	text := strings.TrimSpace(out.String())
-	if code != 0 {
+	switch {
+	case code != 0 && text == "":
+		return "", fmt.Errorf("command ended with %d", code)
+	case code != 0:
 		return "", fmt.Errorf("command ended with %d: %s", code, text)
 	}
 	return text, nil
