@@ -281,3 +281,29 @@ func TestANamespaceMadeAnewKeepsWhatIsInIt(t *testing.T) {
 		t.Error("nothing will keep it when it is deleted")
 	}
 }
+
+// TestANamespaceSaysWhatItWaitsFor: what is in it, and which finalizers it has.
+func TestANamespaceSaysWhatItWaitsFor(t *testing.T) {
+	w := newSpaceWorld(t, 0)
+	w.allowed(w.r.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "a"}}))
+	c := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: "held", Finalizers: []string{"example.org/wait"}}}
+	w.allowed(w.r.Create(t.Context(), c))
+	w.allowed(w.r.Delete(t.Context(), w.space("a"), client.DeleteOptions{}))
+	w.see()
+	w.take(w.namespaces.loop)
+	var got []string
+	for _, c := range w.space("a").Status.Conditions {
+		got = append(got, fmt.Sprintf("%s %s: %s", c.Type, c.Status, c.Message))
+	}
+	want := []string{
+		"NamespaceContentRemaining True: Some resources are remaining: configmaps has 1 resource instances",
+		"NamespaceFinalizersRemaining True: Some content in the namespace has finalizers remaining: example.org/wait in 1 resource instances",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+	err := w.r.Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: "late"}})
+	if !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+		t.Errorf("what is made in it: %v", err)
+	}
+}

@@ -492,8 +492,12 @@ func (t *Tx) checkNamespace(ctx context.Context, row *Resource, obj client.Objec
 }
 
 func terminating(row *Resource, obj client.Object, namespace string) error {
-	return apierrors.NewForbidden(row.GroupResource(), obj.GetName(),
+	err := apierrors.NewForbidden(row.GroupResource(), obj.GetName(),
 		fmt.Errorf("namespace %s is being deleted, nothing can be created in it", namespace))
+	err.ErrStatus.Details.Causes = append(err.ErrStatus.Details.Causes, metav1.StatusCause{
+		Type: corev1.NamespaceTerminatingCause, Message: fmt.Sprintf("namespace %s is being terminated", namespace), Field: "metadata.namespace",
+	})
+	return err
 }
 
 // Managed reports the Source that owns an object.
