@@ -12,7 +12,6 @@ import (
 
 	"berth.dev/berth/api/client"
 	"berth.dev/berth/engine/scheduler"
-	"berth.dev/berth/engine/storage"
 )
 
 // refusal is what a Pod that waits is told.
@@ -27,6 +26,7 @@ type refusal struct {
 func (s *scheduling) decide() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.lookAtClaims()
 	pod, refused, ok := s.queue.Next()
 	switch {
 	case !ok:
@@ -44,9 +44,6 @@ func (s *scheduling) decide() bool {
 	key := client.Key(pod)
 	s.assumed[key] = assumption{pod.UID, d.Node}
 	delete(s.refused, key)
-	if storage.ForOnePod(s.Cluster, pod.Pod) {
-		s.lookAtClaims() // no other one has it now
-	}
 	s.binds.queue.Add(key)
 	return true
 }
@@ -140,12 +137,12 @@ func (s *scheduling) giveUp(key types.NamespacedName, a assumption, why error) {
 		delete(s.assumed, key)
 		s.known.Remove(a.uid)
 		if none := (*noVolumeError)(nil); errors.As(why, &none) {
-			if s.unbindable[a.uid] == nil {
-				s.unbindable[a.uid] = map[string]bool{}
+			if s.unbindable[key] == nil {
+				s.unbindable[key] = map[string]bool{}
 			}
-			s.unbindable[a.uid][a.node] = true
+			s.unbindable[key][a.node] = true
 		}
-		s.lookAtClaims()
+		s.handedOn(s.holders.remove(a.uid))
 	})
 }
 
