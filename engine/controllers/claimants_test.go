@@ -2,15 +2,18 @@ package controllers
 
 import (
 	"fmt"
+	"runtime"
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	testingclock "k8s.io/utils/clock/testing"
 
+	"berth.dev/berth/api/client"
 	"berth.dev/berth/api/v1alpha1"
 	"berth.dev/berth/engine/enginetest"
 	"berth.dev/berth/engine/live"
@@ -108,4 +111,28 @@ func TestAPodInPlaceConcernsThoseThatShareItsClaim(t *testing.T) {
 	told(`persistentvolumeclaim "c0" is ReadWriteOncePod, and pod holder has it`)
 	w.views.Pods.Gone(holder)
 	told("0/0 nodes fit: the cluster has no node yet")
+}
+
+// TestAPodThatGoesWhileItIsTakenUpAgain: it waits for nothing, however the two meet.
+func TestAPodThatGoesWhileItIsTakenUpAgain(t *testing.T) {
+	w := newWaitingPods(t, 0, v1alpha1.LocalProvisioner, corev1.ReadWriteOnce)
+	p := claimPod("p", "c")
+	p.Spec.Volumes = nil
+	for i := range 20_000 {
+		w.views.Pods.Set(p)
+		var g errgroup.Group
+		for range 8 {
+			g.Go(func() error { return w.bind(t.Context(), client.Key(p)) })
+		}
+		for range i % 8 {
+			runtime.Gosched()
+		}
+		w.views.Pods.Gone(p)
+		if err := g.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		if n := w.queue.Len(); n > 0 {
+			t.Fatalf("after %d times %d pods wait", i+1, n)
+		}
+	}
 }

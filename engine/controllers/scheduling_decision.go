@@ -94,13 +94,11 @@ func (s *scheduling) bind(ctx context.Context, key types.NamespacedName) error {
 	s.mu.Lock()
 	a, ok := s.assumed[key]
 	s.mu.Unlock()
-	pod, exists := s.Pods.Get(key)
 	if !ok {
-		if exists {
-			s.change(func() { s.podChanged(pod, pod) })
-		}
+		s.change(func() { s.takeUp(key) })
 		return nil
 	}
+	pod, exists := s.Pods.Get(key)
 	exists = exists && pod.UID == a.uid
 	var err error
 	if exists {
@@ -126,6 +124,14 @@ func (s *scheduling) bind(ctx context.Context, key types.NamespacedName) error {
 	}
 	s.binds.queue.AddAfter(key, s.failures.When(a.uid))
 	return nil
+}
+
+// takeUp has a Pod decided on anew. It is looked up under the lock: a Pod that goes
+// meanwhile would be in line, and nothing would take it out again.
+func (s *scheduling) takeUp(key types.NamespacedName) {
+	if pod, ok := s.Pods.Get(key); ok {
+		s.podChanged(pod, pod)
+	}
 }
 
 // giveUp takes a decision back that could not be written down.
