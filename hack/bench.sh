@@ -24,7 +24,7 @@ one -bench . -benchtime 1x ./test/ha | sed 's/\t/\n\t/g' | grep -vE '^\s*$|ns/op
 say "# The API: lists of 10,000 Pods, 200 calls a second beside them, 1,000 watchers, a start with 100,000"
 one -bench . -benchtime 3x ./engine/apiserver
 say "# The controllers: a reconcile of what is as it should be; a Deployment from 1 to 1,000 replicas"
-one -bench 'Unchanged|Endpoints' -benchmem ./engine/controllers
+one -bench 'Unchanged|Endpoints|ClaimEvent' -benchmem ./engine/controllers
 one -bench ThousandReplicas -benchtime 1x ./engine/controllers
 say "# The scheduler: 5,000 nodes, 10,000 Pods that wait; one that ends; victims among 150,000"
 one -bench . -benchtime 3x ./engine/scheduler

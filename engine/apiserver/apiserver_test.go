@@ -230,12 +230,19 @@ func TestTables(t *testing.T) {
 	if raw := string(table.Rows[0].Object.Raw); !strings.Contains(raw, `"spec"`) || !strings.Contains(raw, `"kind":"Pod"`) {
 		t.Errorf("the row has %s", raw)
 	}
+	gated := pod("gated", "c")
+	gated.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "example.org/quota"}}
+	create(t, s, gated)
+	table = get[metav1.Table](t, s, "/api/v1/namespaces/default/pods?fieldSelector=metadata.name%3Dgated", "Accept", asTable)
+	if len(table.Rows) != 1 || table.Rows[0].Cells[2] != "SchedulingGated" {
+		t.Errorf("a pod with a scheduling gate: %+v", table.Rows)
+	}
 	table = get[metav1.Table](t, s, "/apis/berth.dev/v1alpha1/sources", "Accept", asTable)
 	if len(table.Rows) != 1 || table.Rows[0].Cells[0] != "shop" || table.Rows[0].Cells[1] != "Unknown" {
 		t.Errorf("%+v", table)
 	}
 	partial := get[metav1.PartialObjectMetadataList](t, s, "/api/v1/namespaces/default/pods", "Accept", "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1")
-	if partial.Kind != "PartialObjectMetadataList" || len(partial.Items) != 1 || partial.Items[0].Name != "p" {
+	if partial.Kind != "PartialObjectMetadataList" || len(partial.Items) != 2 || partial.Items[1].Name != "p" {
 		t.Errorf("%+v", partial)
 	}
 }

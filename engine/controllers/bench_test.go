@@ -172,3 +172,28 @@ func BenchmarkEndpoints(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkClaimEvent is an event of one claim, and a volume that is taken while
+// another gets free, while 1,000 Pods wait that have a claim each and 1,000 nodes
+// have a volume each: until all is decided that follows from it.
+func BenchmarkClaimEvent(b *testing.B) {
+	for _, c := range claimsThatWait {
+		w := newWaitingPods(b, 1000, c.provisioner, c.mode)
+		b.Run(c.name+"/claim", func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				w.claimEvent()
+			}
+		})
+		b.Run(c.name+"/volume", func(b *testing.B) {
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				before, taken := w.volumes[i%1000], w.volumes[(i+1)%1000].DeepCopy()
+				taken.Spec.ClaimRef = &corev1.ObjectReference{UID: "another"}
+				w.views.Volumes.Set(before)
+				w.views.Volumes.Set(taken)
+				w.decideAll()
+			}
+		})
+	}
+}

@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -46,13 +47,16 @@ type scheduling struct {
 	queue *scheduler.Queue
 	// assumed are the Pods whose binding the view does not show yet.
 	assumed map[types.NamespacedName]assumption
-	// claimants are the Pods that wait and mount claims.
-	claimants map[types.NamespacedName]*corev1.Pod
+	// claimants are the Pods that wait and mount claims. What they are told of
+	// their claims is brought up to date before the next decision.
+	claimants *claimants
+	holders   *holders
+	offers    *storage.Offers
 	// refused is what is to be written on Pods that wait.
 	refused map[types.NamespacedName]refusal
 	// unbindable are the nodes, by Pod that waits, on which its claims could not
 	// have their volumes.
-	unbindable map[types.UID]map[string]bool
+	unbindable map[types.NamespacedName]map[string]bool
 	// failures is how often a Pod could not be bound, for the wait until it is
 	// decided on anew.
 	failures workqueue.TypedRateLimiter[types.UID]
@@ -69,8 +73,9 @@ type assumption struct {
 func newScheduling(c *cluster) *scheduling {
 	s := &scheduling{
 		cluster: c, kick: make(chan struct{}, 1), known: scheduler.New(),
-		assumed: map[types.NamespacedName]assumption{}, claimants: map[types.NamespacedName]*corev1.Pod{}, refused: map[types.NamespacedName]refusal{},
-		unbindable: map[types.UID]map[string]bool{}, failures: workqueue.NewTypedItemExponentialFailureRateLimiter[types.UID](retryFirst, retryMax),
+		assumed: map[types.NamespacedName]assumption{}, refused: map[types.NamespacedName]refusal{},
+		claimants: newClaimants(), holders: newHolders(), offers: storage.NewOffers(c.Cluster),
+		unbindable: map[types.NamespacedName]map[string]bool{}, failures: workqueue.NewTypedItemExponentialFailureRateLimiter[types.UID](retryFirst, retryMax),
 	}
 	s.queue = scheduler.NewQueue(s.known)
 	s.binds = newLoop(c, "bind", s.bind)
@@ -84,8 +89,8 @@ func newScheduling(c *cluster) *scheduling {
 				return
 			}
 			s.known.SetNode(now)
-			if old == nil || old.Annotations[v1alpha1.AnnotationClaims] != now.Annotations[v1alpha1.AnnotationClaims] {
-				s.lookAtVolumes()
+			if old == nil || old.Annotations[v1alpha1.AnnotationClaims] != now.Annotations[v1alpha1.AnnotationClaims] || !maps.Equal(old.Labels, now.Labels) {
+				s.storageChanged()
 			}
 		})
 	})
@@ -103,23 +108,14 @@ func newScheduling(c *cluster) *scheduling {
 			}
 		})
 	})
-	c.Claims.OnChange(func(_, _ *corev1.PersistentVolumeClaim) { s.change(s.lookAtVolumes) })
-	c.Volumes.OnChange(func(_, _ *corev1.PersistentVolume) { s.change(s.lookAtVolumes) })
-	c.Classes.OnChange(func(_, _ *storagev1.StorageClass) { s.change(s.lookAtVolumes) })
+	c.Claims.OnChange(func(old, now *corev1.PersistentVolumeClaim) {
+		s.change(func() { s.storageChanged(onClaim(client.Key(cmp.Or(now, old)))) })
+	})
+	c.Volumes.OnChange(func(old, now *corev1.PersistentVolume) { s.change(func() { s.volumeChanged(old, now) }) })
+	c.Classes.OnChange(func(old, now *storagev1.StorageClass) {
+		s.change(func() { s.storageChanged(onClass(cmp.Or(now, old).Name)) })
+	})
 	return s
-}
-
-// lookAtVolumes: what a node could not give before, it may give now.
-func (s *scheduling) lookAtVolumes() {
-	clear(s.unbindable)
-	s.lookAtClaims()
-}
-
-// lookAtClaims looks anew at what the claims of Pods that wait ask for.
-func (s *scheduling) lookAtClaims() {
-	for _, pod := range s.claimants {
-		s.queue.Add(s.input(pod))
-	}
 }
 
 // Run works until the context ends.
@@ -180,37 +176,33 @@ func (s *scheduling) podChanged(old, now *corev1.Pod) {
 		s.place(now, now.Spec.NodeName)
 		delete(s.assumed, key)
 		delete(s.refused, key)
-		delete(s.unbindable, now.UID)
+		delete(s.unbindable, key)
 	case now.DeletionTimestamp != nil:
 		s.forget(now)
 	case len(now.Spec.SchedulingGates) > 0:
 		s.queue.Remove(now.UID)
-		delete(s.claimants, key)
+		s.claimants.remove(key)
 	case s.assumed[key].uid == now.UID: // this view is older than the decision
 	default:
 		if nominated := now.Status.NominatedNodeName; old == nil && nominated != "" {
 			s.known.Reserve(s.input(now), nominated) // as the engine said before it was started anew
 		}
 		if len(storage.ClaimsIn(now)) > 0 {
-			s.claimants[key] = now
+			s.claimants.set(now)
+		} else {
+			s.queue.Add(s.input(now))
 		}
-		s.queue.Add(s.input(now))
 	}
 }
 
 // input is a Pod as the scheduler wants to have it.
 func (s *scheduling) input(pod *corev1.Pod) scheduler.Pod {
-	claims := storage.Of(s.Cluster, pod, s.holds)
+	claims := s.offers.Of(pod, s.holders.other)
 	in := scheduler.Pod{Pod: pod, Volumes: claims.Reaches, Blocked: claims.Waits}
-	if nodes := s.unbindable[pod.UID]; len(nodes) > 0 && len(claims.Unbound) > 0 {
+	if nodes := s.unbindable[client.Key(pod)]; len(nodes) > 0 && len(claims.Unbound) > 0 {
 		in.Volumes = append(in.Volumes, scheduler.Volume{Claim: claims.Unbound[0].Name, Nodes: allBut(nodes)})
 	}
 	return in
-}
-
-// holds: the Pod has a node, or is about to.
-func (s *scheduling) holds(p *corev1.Pod) bool {
-	return storage.HasNode(p) || s.assumed[client.Key(p)].uid == p.UID
 }
 
 // allBut selects the nodes that are not among some.
@@ -229,7 +221,8 @@ func (s *scheduling) place(pod *corev1.Pod, node string) {
 	s.known.Add(scheduler.Pod{Pod: pod}, node)
 	s.known.Unreserve(pod.UID)
 	s.queue.Remove(pod.UID)
-	delete(s.claimants, client.Key(pod))
+	s.claimants.remove(client.Key(pod))
+	s.handedOn(s.holders.add(pod))
 }
 
 // forget: the Pod neither runs nor waits any more.
@@ -242,10 +235,8 @@ func (s *scheduling) forget(pod *corev1.Pod) {
 		delete(s.assumed, key)
 	}
 	delete(s.refused, key)
-	delete(s.claimants, key)
-	delete(s.unbindable, pod.UID)
+	delete(s.unbindable, key)
 	s.failures.Forget(pod.UID)
-	if len(storage.ClaimsIn(pod)) > 0 { // a claim may be for one Pod at a time
-		s.lookAtClaims()
-	}
+	s.claimants.remove(key)
+	s.handedOn(s.holders.remove(pod.UID))
 }

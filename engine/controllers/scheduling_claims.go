@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -22,12 +24,78 @@ func (e *noVolumeError) Error() string { return e.why }
 
 func noVolume(format string, args ...any) error { return &noVolumeError{fmt.Sprintf(format, args...)} }
 
+func (s *scheduling) volumeChanged(old, now *corev1.PersistentVolume) {
+	if old != nil && now != nil && equality.Semantic.DeepEqual(old.Spec, now.Spec) && maps.Equal(old.Labels, now.Labels) &&
+		(old.DeletionTimestamp == nil) == (now.DeletionTimestamp == nil) && old.UID == now.UID {
+		return // its status is nothing that a Pod waits for
+	}
+	s.offers.Forget()
+	for _, pv := range []*corev1.PersistentVolume{old, now} {
+		if pv != nil {
+			s.storageChanged(onVolume(pv.Name), onVolumesOf(pv.Spec.StorageClassName))
+		}
+	}
+}
+
+// storageChanged: the Pods that hang on these are looked at anew, and what a node
+// could not give before, it may give now.
+func (s *scheduling) storageChanged(on ...ground) {
+	for _, g := range on {
+		s.claimants.changed(g)
+	}
+	for pod := range s.unbindable {
+		s.claimants.again(pod)
+	}
+	clear(s.unbindable)
+}
+
+// handedOn: other Pods may want these claims that are for one Pod at a time, and
+// one has got them or let go of them.
+func (s *scheduling) handedOn(claims []types.NamespacedName) {
+	for _, key := range claims {
+		if claim, ok := s.Claims.Get(key); ok && storage.ForOnePod(claim) {
+			s.claimants.changed(onClaim(key))
+		}
+	}
+}
+
+// lookAtClaims brings the Pods that wait up to date whose claims mean something
+// else by now.
+func (s *scheduling) lookAtClaims() {
+	for _, one := range s.claimants.take() {
+		s.claimants.rest(one, s.groundsOf(one.Pod))
+		s.queue.Add(s.input(one.Pod))
+	}
+}
+
+// groundsOf are what the claims of a Pod hang on.
+func (s *scheduling) groundsOf(pod *corev1.Pod) []ground {
+	var out []ground
+	for _, key := range claimKeys(pod) {
+		out = append(out, onClaim(key))
+		claim, ok := s.Claims.Get(key)
+		if !ok {
+			continue
+		}
+		if claim.Spec.VolumeName != "" {
+			out = append(out, onVolume(claim.Spec.VolumeName))
+			continue
+		}
+		class := storage.ClassOf(claim)
+		out = append(out, onClass(class))
+		if c, ok := s.Classes.Get(types.NamespacedName{Name: class}); ok && c.Provisioner != v1alpha1.LocalProvisioner { // which needs none that are free
+			out = append(out, onVolumesOf(class))
+		}
+	}
+	return out
+}
+
 // bindClaims gives the claims of a Pod that have none their volumes on its node,
 // all or none. A Conflict says that the Pod is to be decided on anew, a
 // *noVolumeError that it is not to come to this node.
 func (s *scheduling) bindClaims(ctx context.Context, pod *corev1.Pod, node string) error {
 	s.mu.Lock()
-	claims := storage.Of(s.Cluster, pod, s.holds)
+	claims := s.offers.Of(pod, s.holders.other)
 	s.mu.Unlock()
 	if claims.Waits != "" {
 		return apierrors.NewConflict(corev1.Resource("pods"), pod.Name, errors.New(claims.Waits))

@@ -12,7 +12,6 @@ import (
 
 	"berth.dev/berth/api/client"
 	"berth.dev/berth/engine/scheduler"
-	"berth.dev/berth/engine/storage"
 )
 
 // refusal is what a Pod that waits is told.
@@ -27,6 +26,7 @@ type refusal struct {
 func (s *scheduling) decide() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.lookAtClaims()
 	pod, refused, ok := s.queue.Next()
 	switch {
 	case !ok:
@@ -44,9 +44,6 @@ func (s *scheduling) decide() bool {
 	key := client.Key(pod)
 	s.assumed[key] = assumption{pod.UID, d.Node}
 	delete(s.refused, key)
-	if storage.ForOnePod(s.Cluster, pod.Pod) {
-		s.lookAtClaims() // no other one has it now
-	}
 	s.binds.queue.Add(key)
 	return true
 }
@@ -97,13 +94,11 @@ func (s *scheduling) bind(ctx context.Context, key types.NamespacedName) error {
 	s.mu.Lock()
 	a, ok := s.assumed[key]
 	s.mu.Unlock()
-	pod, exists := s.Pods.Get(key)
 	if !ok {
-		if exists {
-			s.change(func() { s.podChanged(pod, pod) })
-		}
+		s.change(func() { s.takeUp(key) })
 		return nil
 	}
+	pod, exists := s.Pods.Get(key)
 	exists = exists && pod.UID == a.uid
 	var err error
 	if exists {
@@ -131,6 +126,14 @@ func (s *scheduling) bind(ctx context.Context, key types.NamespacedName) error {
 	return nil
 }
 
+// takeUp has a Pod decided on anew. It is looked up under the lock: a Pod that goes
+// meanwhile would be in line, and nothing would take it out again.
+func (s *scheduling) takeUp(key types.NamespacedName) {
+	if pod, ok := s.Pods.Get(key); ok {
+		s.podChanged(pod, pod)
+	}
+}
+
 // giveUp takes a decision back that could not be written down.
 func (s *scheduling) giveUp(key types.NamespacedName, a assumption, why error) {
 	s.change(func() {
@@ -140,12 +143,12 @@ func (s *scheduling) giveUp(key types.NamespacedName, a assumption, why error) {
 		delete(s.assumed, key)
 		s.known.Remove(a.uid)
 		if none := (*noVolumeError)(nil); errors.As(why, &none) {
-			if s.unbindable[a.uid] == nil {
-				s.unbindable[a.uid] = map[string]bool{}
+			if s.unbindable[key] == nil {
+				s.unbindable[key] = map[string]bool{}
 			}
-			s.unbindable[a.uid][a.node] = true
+			s.unbindable[key][a.node] = true
 		}
-		s.lookAtClaims()
+		s.handedOn(s.holders.remove(a.uid))
 	})
 }
 

@@ -215,6 +215,35 @@ func TestRoomIsHeldAcrossAStartOfTheEngine(t *testing.T) {
 	bound(t, r, "small", "n1")
 }
 
+// TestAGatedPodSaysSo: from when it is made, until it is decided on.
+func TestAGatedPodSaysSo(t *testing.T) {
+	r := startUnattended(t, "n1")
+	gated := func(p *corev1.Pod) { p.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "example.org/quota"}} }
+	create(t, r, sizedPod("fits", "1Gi", "", gated), sizedPod("huge", "100Gi", "", gated))
+	for _, name := range []string{"fits", "huge"} {
+		p := get(t, r, name, &corev1.Pod{})
+		if len(p.Status.Conditions) != 1 {
+			t.Fatalf("conditions %+v", p.Status.Conditions)
+		}
+		c := p.Status.Conditions[0]
+		if c.Type != corev1.PodScheduled || c.Status != corev1.ConditionFalse || c.Reason != corev1.PodReasonSchedulingGated ||
+			c.Message != "Scheduling is blocked due to non-empty scheduling gates" || !c.LastTransitionTime.Equal(&p.CreationTimestamp) {
+			t.Errorf("%+v", c)
+		}
+		p.Spec.SchedulingGates = nil
+		if err := r.Update(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bound(t, r, "fits", "n1")
+	waits(t, r, "huge", "memory")
+	for name, want := range map[string]corev1.ConditionStatus{"fits": corev1.ConditionTrue, "huge": corev1.ConditionFalse} {
+		if c := get(t, r, name, &corev1.Pod{}).Status.Conditions; len(c) != 1 || c[0].Status != want || c[0].Reason == corev1.PodReasonSchedulingGated {
+			t.Errorf("%s: %+v", name, c)
+		}
+	}
+}
+
 func node(t *testing.T, r *resources.Resources, name string) *corev1.Node {
 	t.Helper()
 	n := &corev1.Node{}

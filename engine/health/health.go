@@ -48,6 +48,9 @@ func Pod(p *corev1.Pod) Health {
 		return Health{Degraded, cmp.Or(p.Status.Message, failure(p), "failed")}
 	}
 	if c := condition(p, corev1.PodScheduled); c != nil && c.Status == corev1.ConditionFalse {
+		if c.Reason == corev1.PodReasonSchedulingGated { // somebody holds it back on purpose
+			return Health{Progressing, c.Message}
+		}
 		return Health{Degraded, c.Message}
 	}
 	if p.Spec.NodeName == "" {

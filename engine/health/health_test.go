@@ -27,6 +27,9 @@ func TestPod(t *testing.T) {
 	nowhere := &corev1.Pod{Status: corev1.PodStatus{Conditions: []corev1.PodCondition{
 		{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Message: "0/1 nodes fit: 1 is cordoned"},
 	}}}
+	gated := &corev1.Pod{Status: corev1.PodStatus{Conditions: []corev1.PodCondition{
+		{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonSchedulingGated, Message: "is blocked"},
+	}}}
 	stopping := ready.DeepCopy()
 	stopping.DeletionTimestamp = &metav1.Time{}
 	for name, c := range map[string]struct {
@@ -36,6 +39,7 @@ func TestPod(t *testing.T) {
 		"ready":       {ready, Health{State: Healthy}},
 		"not ready":   {unready, Health{Progressing, "container web: GET /healthz answered 503"}},
 		"no node":     {nowhere, Health{Degraded, "0/1 nodes fit: 1 is cordoned"}},
+		"gated":       {gated, Health{Progressing, "is blocked"}},
 		"stopping":    {stopping, Health{Progressing, "is stopping"}},
 		"bad image":   {waitingPod("ErrImagePull", "not found"), Health{Degraded, "container web: ErrImagePull: not found"}},
 		"being made":  {waitingPod("ContainerCreating", ""), Health{Progressing, "starts"}},

@@ -144,6 +144,12 @@ func prepareNamespace(o client.Object) {
 func preparePod(o client.Object) {
 	p := o.(*corev1.Pod)
 	p.Status = corev1.PodStatus{Phase: corev1.PodPending, QOSClass: upstream.PodQOS(p)}
+	if len(p.Spec.SchedulingGates) > 0 { // as k8s.io/kubernetes/pkg/registry/core/pod: until they are gone the scheduler says nothing
+		setCondition(p, corev1.PodCondition{
+			Type: corev1.PodScheduled, Status: corev1.ConditionFalse, LastTransitionTime: p.CreationTimestamp,
+			Reason: corev1.PodReasonSchedulingGated, Message: "Scheduling is blocked due to non-empty scheduling gates",
+		})
+	}
 }
 
 func copyPodStatus(dst, src client.Object) {

@@ -167,13 +167,13 @@ func (s *simulation) result(late bool) Result {
 }
 
 func why(p *corev1.Pod) string {
+	if len(p.Spec.SchedulingGates) > 0 {
+		return "waits for its scheduling gate " + p.Spec.SchedulingGates[0].Name
+	}
 	for _, c := range p.Status.Conditions {
 		if c.Type == corev1.PodScheduled && c.Message != "" {
 			return c.Message
 		}
-	}
-	if len(p.Spec.SchedulingGates) > 0 {
-		return "waits for its scheduling gate " + p.Spec.SchedulingGates[0].Name
 	}
 	return "no node was chosen yet"
 }

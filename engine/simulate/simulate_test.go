@@ -98,6 +98,17 @@ func TestAllIsWell(t *testing.T) {
 	}
 }
 
+// TestGatedPodsWait: nothing more is to come, and the gate is named.
+func TestGatedPodsWait(t *testing.T) {
+	r, err := simulate.Run(t.Context(), options(t, deployment("held", 1, "schedulingGates: [{name: example.org/quota}], "+requesting("1Gi"))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Waiting) != 1 || r.Waiting[0].Why != "waits for its scheduling gate example.org/quota" || r.Late {
+		t.Errorf("%+v, late: %v", r.Waiting, r.Late)
+	}
+}
+
 // TestClaimsAreBoundWhereTheirPodsLand: a StatefulSet with a claim each, and a
 // DaemonSet beside it.
 func TestClaimsAreBoundWhereTheirPodsLand(t *testing.T) {

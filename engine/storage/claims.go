@@ -23,12 +23,15 @@ type Claims struct {
 	Waits string
 }
 
-// Of looks at the claims of a Pod. holds says which other Pods have theirs: those
-// that have a node.
-func Of(c *live.Cluster, pod *corev1.Pod, holds func(*corev1.Pod) bool) Claims {
+// Holder says which Pod other than one has a claim; empty for none.
+type Holder func(claim types.NamespacedName, but types.UID) (name string)
+
+// Of looks at the claims of a Pod.
+func (o *Offers) Of(pod *corev1.Pod, holder Holder) Claims {
 	var out Claims
 	for _, name := range ClaimsIn(pod) {
-		claim, ok := c.Claims.Get(types.NamespacedName{Namespace: pod.Namespace, Name: name})
+		key := types.NamespacedName{Namespace: pod.Namespace, Name: name}
+		claim, ok := o.views.Claims.Get(key)
 		switch {
 		case !ok:
 			out.Waits = fmt.Sprintf("persistentvolumeclaim %q not found", name)
@@ -37,13 +40,13 @@ func Of(c *live.Cluster, pod *corev1.Pod, holds func(*corev1.Pod) bool) Claims {
 		case claim.Status.Phase == corev1.ClaimLost:
 			out.Waits = fmt.Sprintf("persistentvolumeclaim %q has lost its volume %s", name, claim.Spec.VolumeName)
 		case claim.Spec.VolumeName != "":
-			out.bound(c, claim)
+			out.bound(o.views, claim)
 		default:
-			out.open(c, claim)
+			out.open(o, claim)
 		}
-		if out.Waits == "" && slices.Contains(claim.Spec.AccessModes, corev1.ReadWriteOncePod) {
-			if other := mounted(c, claim, func(p *corev1.Pod) bool { return p.UID != pod.UID && holds(p) }); other != nil {
-				out.Waits = fmt.Sprintf("persistentvolumeclaim %q is ReadWriteOncePod, and pod %s has it", name, other.Name)
+		if out.Waits == "" && ForOnePod(claim) {
+			if other := holder(key, pod.UID); other != "" {
+				out.Waits = fmt.Sprintf("persistentvolumeclaim %q is ReadWriteOncePod, and pod %s has it", name, other)
 			}
 		}
 		if out.Waits != "" {
@@ -81,8 +84,8 @@ func (p *Claims) bound(c *live.Cluster, claim *corev1.PersistentVolumeClaim) {
 }
 
 // open adds a claim whose volume is chosen, or made, for the Pod's node.
-func (p *Claims) open(c *live.Cluster, claim *corev1.PersistentVolumeClaim) {
-	class, ok := c.Classes.Get(types.NamespacedName{Name: ClassOf(claim)})
+func (p *Claims) open(o *Offers, claim *corev1.PersistentVolumeClaim) {
+	class, ok := o.views.Classes.Get(types.NamespacedName{Name: ClassOf(claim)})
 	if !ok || !WaitsForPod(class) {
 		p.Waits = fmt.Sprintf("persistentvolumeclaim %q is not bound to a volume yet", claim.Name)
 		return
@@ -91,19 +94,13 @@ func (p *Claims) open(c *live.Cluster, claim *corev1.PersistentVolumeClaim) {
 	if class.Provisioner == v1alpha1.LocalProvisioner {
 		return
 	}
-	nodes := &corev1.NodeSelector{}
-	for _, pv := range Candidates(claim, c.Volumes.All()) {
-		if pv.Spec.NodeAffinity == nil || pv.Spec.NodeAffinity.Required == nil {
-			return // one that every node reaches
-		}
-		// The terms of a selector are alternatives.
-		nodes.NodeSelectorTerms = append(nodes.NodeSelectorTerms, pv.Spec.NodeAffinity.Required.NodeSelectorTerms...)
-	}
-	if len(nodes.NodeSelectorTerms) == 0 {
+	switch offered := o.to(claim); {
+	case offered.everywhere:
+	case offered.nodes == nil:
 		p.Waits = fmt.Sprintf("no free volume of class %s is large enough for persistentvolumeclaim %q", class.Name, claim.Name)
-		return
+	default:
+		p.Reaches = append(p.Reaches, scheduler.Volume{Claim: claim.Name, Nodes: offered.nodes})
 	}
-	p.Reaches = append(p.Reaches, scheduler.Volume{Claim: claim.Name, Nodes: nodes})
 }
 
 // WaitsForPod: the volumes of a class are chosen, or made, for the node of the
@@ -132,22 +129,9 @@ func ClaimsIn(p *corev1.Pod) []string {
 	return out
 }
 
-// ForOnePod reports whether one of the claims of a Pod is for one Pod at a time.
-func ForOnePod(c *live.Cluster, pod *corev1.Pod) bool {
-	return slices.ContainsFunc(ClaimsIn(pod), func(name string) bool {
-		claim, ok := c.Claims.Get(types.NamespacedName{Namespace: pod.Namespace, Name: name})
-		return ok && slices.Contains(claim.Spec.AccessModes, corev1.ReadWriteOncePod)
-	})
-}
-
-// mounted finds a Pod that has a claim and has not ended.
-func mounted(views *live.Cluster, claim *corev1.PersistentVolumeClaim, holds func(*corev1.Pod) bool) *corev1.Pod {
-	for _, p := range views.Pods.InNamespace(claim.Namespace) {
-		if Mounts(p, claim.Name) && holds(p) {
-			return p
-		}
-	}
-	return nil
+// ForOnePod: a claim is for one Pod at a time.
+func ForOnePod(c *corev1.PersistentVolumeClaim) bool {
+	return slices.Contains(c.Spec.AccessModes, corev1.ReadWriteOncePod)
 }
 
 // Mounts: the Pod has not ended, and names the claim.
@@ -161,5 +145,5 @@ func HasNode(p *corev1.Pod) bool { return p.Spec.NodeName != "" }
 
 // Held reports whether a Pod that has a node mounts a claim.
 func Held(views *live.Cluster, claim *corev1.PersistentVolumeClaim) bool {
-	return mounted(views, claim, HasNode) != nil
+	return slices.ContainsFunc(views.Pods.InNamespace(claim.Namespace), func(p *corev1.Pod) bool { return HasNode(p) && Mounts(p, claim.Name) })
 }

@@ -53,8 +53,8 @@ func free(c *corev1.PersistentVolumeClaim, pv *corev1.PersistentVolume) bool {
 	return ref == nil || ref.UID == "" && ref.Namespace == c.Namespace && ref.Name == c.Name || ref.UID == c.UID
 }
 
-// Candidates are the volumes that a claim could have.
-func Candidates(c *corev1.PersistentVolumeClaim, all []*corev1.PersistentVolume) []*corev1.PersistentVolume {
+// candidates are the volumes that a claim could have.
+func candidates(c *corev1.PersistentVolumeClaim, all []*corev1.PersistentVolume) []*corev1.PersistentVolume {
 	var out []*corev1.PersistentVolume
 	for _, pv := range all {
 		if free(c, pv) && Unfit(c, pv) == "" {
@@ -67,7 +67,7 @@ func Candidates(c *corev1.PersistentVolumeClaim, all []*corev1.PersistentVolume)
 // Smallest is the best volume for a claim: one that was set aside for it, then
 // the smallest that a node reaches, if one is given; nil for none.
 func Smallest(c *corev1.PersistentVolumeClaim, all []*corev1.PersistentVolume, node *corev1.Node) *corev1.PersistentVolume {
-	fitting := slices.DeleteFunc(Candidates(c, all), func(pv *corev1.PersistentVolume) bool { return node != nil && !Reaches(node, pv) })
+	fitting := slices.DeleteFunc(candidates(c, all), func(pv *corev1.PersistentVolume) bool { return node != nil && !Reaches(node, pv) })
 	if len(fitting) == 0 {
 		return nil
 	}

@@ -158,18 +158,70 @@ func TestClaimsOfAPod(t *testing.T) {
 			for _, v := range c.volumes {
 				views.Volumes.Set(v)
 			}
-			mounts := func(name, node string) *corev1.Pod {
-				p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, UID: types.UID(name)}}
-				p.Spec.NodeName = node
-				p.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "c"}}}}
-				return p
-			}
-			views.Pods.Set(mounts("holder", "n1"))
-			got := storage.Of(views, mounts("p", ""), storage.HasNode)
+			p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "p", UID: "p"}}
+			p.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "c"}}}}
+			got := storage.NewOffers(views).Of(p, func(claim types.NamespacedName, but types.UID) string {
+				if claim.String() != "default/c" || but != "p" {
+					t.Errorf("who has %s but %s", claim, but)
+				}
+				return "holder"
+			})
 			node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", Labels: map[string]string{corev1.LabelHostname: "n1"}}}
 			if (got.Waits == "") != (c.waits == "") || !strings.Contains(got.Waits, c.waits) || c.waits == "" && len(got.Unbound) != c.unbound || (got.OutOfReach(node) != "") != c.out {
 				t.Errorf("waits %q, %d unbound, out of reach %q", got.Waits, len(got.Unbound), got.OutOfReach(node))
 			}
 		})
+	}
+}
+
+// TestOffers: claims that ask for the same have one answer, until the volumes change;
+// one that a volume was set aside for has its own.
+func TestOffers(t *testing.T) {
+	later := storagev1.VolumeBindingWaitForFirstConsumer
+	views := live.New()
+	views.Classes.Set(&storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "later"}, Provisioner: "kubernetes.io/no-provisioner", VolumeBindingMode: &later})
+	inZone := func(v *corev1.PersistentVolume) {
+		onNode("n3")(v)
+		term := &v.Spec.NodeAffinity.Required.NodeSelectorTerms[0]
+		term.MatchExpressions = append(term.MatchExpressions, corev1.NodeSelectorRequirement{Key: corev1.LabelTopologyZone, Operator: corev1.NodeSelectorOpExists})
+	}
+	for _, v := range []*corev1.PersistentVolume{
+		volume("b", "later", onNode("n2")), volume("a", "later", onNode("n1")), volume("a2", "later", onNode("n1")),
+		volume("zone", "later", inZone), volume("zone2", "later", inZone),
+		volume("small", "later", onNode("n4"), sized("1Gi")), volume("taken", "later", onNode("n5"), forClaim("x", "x")),
+		volume("kept", "later", onNode("n6"), forClaim("own", "")),
+	} {
+		views.Volumes.Set(v)
+	}
+	for _, name := range []string{"one", "two", "own"} {
+		views.Claims.Set(claim(name, "later"))
+	}
+	views.Claims.Set(claim("less", "later", func(c *corev1.PersistentVolumeClaim) { c.Spec.Resources.Requests = gi("1Gi") }))
+	offers := storage.NewOffers(views)
+	reach := func(claim string) *corev1.NodeSelector {
+		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "p"}}
+		p.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: claim}}}}
+		return offers.Of(p, nil).Reaches[0].Nodes
+	}
+	hosts := func(claim string) string {
+		t.Helper()
+		terms := reach(claim).NodeSelectorTerms
+		if len(terms) != 2 || len(terms[0].MatchExpressions) != 1 || len(terms[1].MatchExpressions) != 2 {
+			t.Fatalf("%s: %+v", claim, terms)
+		}
+		return strings.Join(terms[0].MatchExpressions[0].Values, " ")
+	}
+	for claim, want := range map[string]string{"one": "n1 n2", "less": "n1 n2 n4", "own": "n1 n2 n6"} {
+		if got := hosts(claim); got != want {
+			t.Errorf("%s can have a volume on %s, want %s", claim, got, want)
+		}
+	}
+	if reach("one") != reach("two") {
+		t.Error("two claims that ask for the same are answered anew")
+	}
+	views.Volumes.Set(volume("b", "later", onNode("n2"), forClaim("x", "x")))
+	offers.Forget()
+	if got := hosts("two"); got != "n1" {
+		t.Errorf("n2's volume is taken, and offered are those on %s", got)
 	}
 }

@@ -113,6 +113,9 @@ func (r *room) Remove(p *corev1.Pod) {
 	}
 }
 
+// nobody has a claim.
+func nobody(types.NamespacedName, types.UID) string { return "" }
+
 // Place implements plan.Room.
 func (r *room) Place(p *corev1.Pod) (why string, ended []string, known bool) {
 	r.fill()
@@ -128,8 +131,8 @@ func (r *room) Place(p *corev1.Pod) (why string, ended []string, known bool) {
 		r.put(r.complete, p.Spec.NodeName)
 		return "", nil, true
 	}
-	// A claim that the plan makes first is no bar.
-	pod := scheduler.Pod{Pod: r.complete, Volumes: storage.Of(r.engine.Live, r.complete, storage.HasNode).Reaches}
+	// A claim that the plan makes first is no bar, nor is one that another Pod has for now.
+	pod := scheduler.Pod{Pod: r.complete, Volumes: storage.NewOffers(r.engine.Live).Of(r.complete, nobody).Reaches}
 	d := r.cluster.Decide(pod)
 	if d.Node == "" {
 		made := r.cluster.Preempt(pod, scheduler.Budgets(r.engine.Live.Budgets.All()))
