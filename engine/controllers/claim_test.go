@@ -359,3 +359,25 @@ func TestAClaimThatIsOlderThanTheDefaultClassGetsIt(t *testing.T) {
 		return ""
 	})
 }
+
+// TestAClaimThatIsMadeWithItsPodIsNotMissed: as that of a StatefulSet, in one
+// transaction. No Pod is told that it is not found.
+func TestAClaimThatIsMadeWithItsPodIsNotMissed(t *testing.T) {
+	r := startStorage(t, "n1")
+	for i := range 30 {
+		name := fmt.Sprint("data-", i)
+		if err := r.CreateAll(t.Context(), []client.Object{sizedPod(fmt.Sprint("user-", i), "10Mi", "", mounting(name)), claim(name, "1Gi")}); err != nil {
+			t.Fatal(err)
+		}
+		bound(t, r, fmt.Sprint("user-", i), "n1")
+	}
+	var events corev1.EventList
+	if err := r.List(t.Context(), &events, client.ListOptions{Namespace: "default"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range events.Items {
+		if e.Reason == "FailedScheduling" && strings.Contains(e.Message, "not found") {
+			t.Errorf("%s: %s", e.InvolvedObject.Name, e.Message)
+		}
+	}
+}

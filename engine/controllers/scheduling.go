@@ -145,7 +145,10 @@ func (s *scheduling) work(ctx context.Context) {
 			return
 		case <-s.kick:
 		case <-again.C():
-			s.change(s.queue.WakeAll)
+			s.change(func() {
+				s.storageChanged() // a volume may have been freed just before a node was barred
+				s.queue.WakeAll()
+			})
 		}
 	}
 }

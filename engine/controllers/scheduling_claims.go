@@ -113,6 +113,27 @@ func (s *scheduling) bindClaims(ctx context.Context, pod *corev1.Pod, node strin
 	return err
 }
 
+// passed reports whether what a Pod is said to wait for has come meanwhile, or is
+// there though the view does not show it yet, as a claim that was made with its Pod:
+// then it is decided on anew, and there is nothing to tell.
+func (s *scheduling) passed(ctx context.Context, pod *corev1.Pod, message string) (bool, error) {
+	for _, key := range claimKeys(pod) {
+		if _, ok := s.Claims.Get(key); ok {
+			continue
+		}
+		err := s.resources.Get(ctx, key, &corev1.PersistentVolumeClaim{})
+		if err == nil {
+			return true, nil
+		}
+		if !apierrors.IsNotFound(err) {
+			return false, fmt.Errorf("look up claim %s: %w", key, err)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.input(pod).Blocked != message, nil
+}
+
 // volumesFor gives claims their volumes on a node.
 func (c *cluster) volumesFor(ctx context.Context, unbound []*corev1.PersistentVolumeClaim, nodeName string) error {
 	if len(unbound) == 0 {

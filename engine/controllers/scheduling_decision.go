@@ -20,6 +20,8 @@ type refusal struct {
 	// nominated is the node on which Pods make room for it.
 	nominated string
 	victims   []*corev1.Pod
+	// blocked: the message is of what the Pod waits for that is no node's.
+	blocked bool
 }
 
 // decide decides on the next Pod, and reports false when none waits for it.
@@ -32,7 +34,7 @@ func (s *scheduling) decide() bool {
 	case !ok:
 		return false
 	case refused != nil:
-		s.tell(pod.Pod, refusal{message: refused.Message})
+		s.tell(pod.Pod, refusal{message: refused.Message, blocked: refused.Reasons == scheduler.Blocked})
 		return true
 	}
 	d := s.known.Decide(pod)
@@ -61,7 +63,7 @@ func (s *scheduling) makeRoom(pod scheduler.Pod, d scheduler.Decision) {
 		}
 		s.known.Unreserve(pod.UID)
 		for _, told := range s.queue.Park(pod.UID, d) {
-			s.tell(told.Pod, refusal{message: d.Message})
+			s.tell(told.Pod, refusal{message: d.Message, blocked: d.Reasons == scheduler.Blocked})
 		}
 		return
 	}
@@ -163,6 +165,11 @@ func (s *scheduling) refuse(ctx context.Context, key types.NamespacedName) error
 	}
 	for _, victim := range r.victims {
 		if err := s.preempt(ctx, victim, pod, r.nominated); err != nil {
+			return err
+		}
+	}
+	if r.blocked {
+		if passed, err := s.passed(ctx, pod, r.message); passed || err != nil {
 			return err
 		}
 	}
