@@ -80,6 +80,10 @@ Change something and push it:
 
 make down ends it all.
 EOF
+	if [ -n "${GIT_SSL_CAINFO:-}" ]; then
+		echo
+		echo "GIT_SSL_CAINFO is set here, and git would trust nothing else: unset GIT_SSL_CAINFO before you push."
+	fi
 }
 
 if answers; then

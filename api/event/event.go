@@ -80,7 +80,8 @@ func (r *Recorder) record(ctx context.Context, gvk schema.GroupVersionKind, abou
 	if apierrors.IsAlreadyExists(err) {
 		err = r.count(ctx, client.Key(e), now)
 	}
-	if err != nil && ctx.Err() == nil {
+	// A Namespace that is being deleted takes no more of them: nothing is wrong.
+	if err != nil && ctx.Err() == nil && !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 		r.Log.Warn("write event", "object", namespace+"/"+about.GetName(), "reason", reason, "err", err)
 	}
 }

@@ -62,6 +62,9 @@ func (d *cronDecision) observe() {
 	d.status.Active = nil
 	for _, j := range d.jobs {
 		end := jobEnd(&j.Status)
+		if end != nil && slices.ContainsFunc(d.cron.Status.Active, func(ref corev1.ObjectReference) bool { return ref.UID == j.UID }) {
+			d.event(corev1.EventTypeNormal, "SawCompletedJob", fmt.Sprintf("Saw completed job: %s, condition: %s", j.Name, end.Type))
+		}
 		switch {
 		case end == nil && j.DeletionTimestamp == nil:
 			d.status.Active = append(d.status.Active, corev1.ObjectReference{

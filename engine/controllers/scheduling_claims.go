@@ -145,6 +145,7 @@ func (c *cluster) volumesFor(ctx context.Context, unbound []*corev1.PersistentVo
 	}
 	tx := c.resources.Begin()
 	left := c.Volumes.All()
+	made := map[*corev1.PersistentVolumeClaim]string{}
 	for _, claim := range unbound {
 		next := claim.DeepCopy()
 		if pv := storage.Smallest(claim, left, node); pv != nil {
@@ -164,12 +165,19 @@ func (c *cluster) volumesFor(ctx context.Context, unbound []*corev1.PersistentVo
 				return fmt.Errorf("make a volume for claim %s: %w", claim.Name, err)
 			}
 			next.Spec.VolumeName = pv.Name
+			made[claim] = pv.Name
 		}
 		if err := tx.Update(ctx, next); err != nil {
 			return fmt.Errorf("bind claim %s: %w", claim.Name, err)
 		}
 	}
-	return tx.Commit(ctx)
+	if err := tx.Commit(ctx); err != nil {
+		return err
+	}
+	for claim, volume := range made {
+		c.events.Normal(ctx, corev1.SchemeGroupVersion.WithKind("PersistentVolumeClaim"), claim, "ProvisioningSucceeded", "Successfully provisioned volume %s", volume)
+	}
+	return nil
 }
 
 // volumeFor makes a volume on a node: a folder, which the agent makes when it
