@@ -114,6 +114,7 @@ func kindRules() map[schema.GroupVersionKind]rules {
 		of("scheduling.k8s.io", "PriorityClass"):                               rulesOf(schedulingvalidation.ValidatePriorityClass, schedulingvalidation.ValidatePriorityClassUpdate, nil),
 		of("storage.k8s.io", "StorageClass"):                                   storageClassRules(),
 		{Group: "autoscaling", Version: "v2", Kind: "HorizontalPodAutoscaler"}: autoscalerRules(),
+		of("autoscaling", "HorizontalPodAutoscaler"):                           autoscalerRules(),
 		of("discovery.k8s.io", "EndpointSlice"): rulesOf(discoveryvalidation.ValidateEndpointSliceCreate, discoveryvalidation.ValidateEndpointSliceUpdate,
 			updateFunc[discovery.EndpointSlice](nil)),
 		of("coordination.k8s.io", "Lease"): rulesOf(coordinationvalidation.ValidateLease, coordinationvalidation.ValidateLeaseUpdate,

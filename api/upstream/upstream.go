@@ -18,6 +18,7 @@ import (
 	"k8s.io/kubernetes/pkg/apis/apps"
 	appsv1 "k8s.io/kubernetes/pkg/apis/apps/v1"
 	"k8s.io/kubernetes/pkg/apis/autoscaling"
+	autoscalingv1 "k8s.io/kubernetes/pkg/apis/autoscaling/v1"
 	autoscalingv2 "k8s.io/kubernetes/pkg/apis/autoscaling/v2"
 	"k8s.io/kubernetes/pkg/apis/batch"
 	batchv1 "k8s.io/kubernetes/pkg/apis/batch/v1"
@@ -59,7 +60,7 @@ func New() (*Upstream, error) {
 		core.AddToScheme, corev1k.AddToScheme,
 		apps.AddToScheme, appsv1.AddToScheme,
 		batch.AddToScheme, batchv1.AddToScheme,
-		autoscaling.AddToScheme, autoscalingv2.AddToScheme,
+		autoscaling.AddToScheme, autoscalingv2.AddToScheme, autoscalingv1.AddToScheme,
 		coordination.AddToScheme, coordinationv1.AddToScheme,
 		discovery.AddToScheme, discoveryv1.AddToScheme,
 		events.AddToScheme, eventsv1.AddToScheme,

@@ -31,24 +31,27 @@ func (s *Server) discovery() {
 			return
 		}
 		list := &metav1.APIGroupList{TypeMeta: metav1.TypeMeta{Kind: "APIGroupList", APIVersion: "v1"}}
-		for _, gv := range s.groups() {
-			if gv.Group != "" {
-				list.Groups = append(list.Groups, group(gv))
+		for _, versions := range s.groups() {
+			if versions[0].Group != "" {
+				list.Groups = append(list.Groups, group(versions))
 			}
 		}
 		writeJSON(w, http.StatusOK, list)
 	})
-	for _, gv := range s.groups() {
-		path := "/apis/" + gv.String()
-		if gv.Group == "" {
-			path = "/api/" + gv.Version
-		} else {
-			g := group(gv)
+	for _, versions := range s.groups() {
+		if name := versions[0].Group; name != "" {
+			g := group(versions)
 			g.TypeMeta = metav1.TypeMeta{Kind: "APIGroup", APIVersion: "v1"}
-			s.mux.HandleFunc("GET /apis/"+gv.Group, func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, &g) })
+			s.mux.HandleFunc("GET /apis/"+name, func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, &g) })
 		}
-		list := s.resourceList(gv)
-		s.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, list) })
+		for _, gv := range versions {
+			path := "/apis/" + gv.String()
+			if gv.Group == "" {
+				path = "/api/" + gv.Version
+			}
+			list := s.resourceList(gv)
+			s.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, list) })
+		}
 	}
 }
 
@@ -57,19 +60,29 @@ func (s *Server) kinds() []*resources.Resource {
 	return slices.Concat(s.Resources.All(), resources.Reviews(), resources.Measured())
 }
 
-func (s *Server) groups() []schema.GroupVersion {
-	var out []schema.GroupVersion
+// groups are the versions of each group, the one to be preferred first.
+func (s *Server) groups() [][]schema.GroupVersion {
+	var out [][]schema.GroupVersion
 	for _, row := range s.kinds() {
-		if !slices.Contains(out, row.GroupVersion()) {
-			out = append(out, row.GroupVersion())
+		gv := row.GroupVersion()
+		at := slices.IndexFunc(out, func(versions []schema.GroupVersion) bool { return versions[0].Group == gv.Group })
+		switch {
+		case at < 0:
+			out = append(out, []schema.GroupVersion{gv})
+		case !slices.Contains(out[at], gv):
+			out[at] = append(out[at], gv)
 		}
 	}
 	return out
 }
 
-func group(gv schema.GroupVersion) metav1.APIGroup {
-	v := metav1.GroupVersionForDiscovery{GroupVersion: gv.String(), Version: gv.Version}
-	return metav1.APIGroup{Name: gv.Group, Versions: []metav1.GroupVersionForDiscovery{v}, PreferredVersion: v}
+func group(versions []schema.GroupVersion) metav1.APIGroup {
+	out := metav1.APIGroup{Name: versions[0].Group}
+	for _, gv := range versions {
+		out.Versions = append(out.Versions, metav1.GroupVersionForDiscovery{GroupVersion: gv.String(), Version: gv.Version})
+	}
+	out.PreferredVersion = out.Versions[0]
+	return out
 }
 
 func (s *Server) resourceList(gv schema.GroupVersion) *metav1.APIResourceList {
@@ -102,19 +115,21 @@ func aggregated(r *http.Request) bool {
 
 func (s *Server) writeAggregated(w http.ResponseWriter, core bool) {
 	list := apidiscovery.APIGroupDiscoveryList{TypeMeta: metav1.TypeMeta{Kind: "APIGroupDiscoveryList", APIVersion: "apidiscovery.k8s.io/v2"}}
-	for _, gv := range s.groups() {
-		if (gv.Group == "") != core {
+	for _, versions := range s.groups() {
+		if (versions[0].Group == "") != core {
 			continue
 		}
-		version := apidiscovery.APIVersionDiscovery{Version: gv.Version, Freshness: apidiscovery.DiscoveryFreshnessCurrent}
-		for _, row := range s.kinds() {
-			if row.GroupVersion() == gv {
-				version.Resources = append(version.Resources, discoveryOf(row))
+		g := apidiscovery.APIGroupDiscovery{ObjectMeta: metav1.ObjectMeta{Name: versions[0].Group}}
+		for _, gv := range versions {
+			version := apidiscovery.APIVersionDiscovery{Version: gv.Version, Freshness: apidiscovery.DiscoveryFreshnessCurrent}
+			for _, row := range s.kinds() {
+				if row.GroupVersion() == gv {
+					version.Resources = append(version.Resources, discoveryOf(row))
+				}
 			}
+			g.Versions = append(g.Versions, version)
 		}
-		list.Items = append(list.Items, apidiscovery.APIGroupDiscovery{
-			ObjectMeta: metav1.ObjectMeta{Name: gv.Group}, Versions: []apidiscovery.APIVersionDiscovery{version},
-		})
+		list.Items = append(list.Items, g)
 	}
 	w.Header().Set("Vary", "Accept")
 	w.Header().Set("Content-Type", aggregatedType)

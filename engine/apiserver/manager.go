@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	applyconfigurations "k8s.io/client-go/applyconfigurations"
 
@@ -49,12 +50,45 @@ func (m *managers) of(row *resources.Resource, subresource string) (*managedfiel
 	if row.Group == v1alpha1.GroupVersion.Group {
 		types = managedfields.NewDeducedTypeConverter()
 	}
-	f, err := managedfields.NewDefaultFieldManager(types, m.scheme, m.scheme, m.scheme, row.GroupVersionKind, row.GroupVersion(), subresource, nil)
+	f, err := managedfields.NewDefaultFieldManager(types, m.scheme, m.scheme, m.scheme, row.GroupVersionKind, hub(row), subresource, nil)
 	if err != nil {
 		return nil, apierrors.NewInternalError(err)
 	}
 	m.byKind[key] = f
 	return f, nil
+}
+
+// hub is the version by way of which the versions of a kind are converted to one
+// another: Kubernetes' own form, where there are several.
+func hub(row *resources.Resource) schema.GroupVersion {
+	versions := 0
+	for _, other := range resources.Table() {
+		if other.GroupKind() == row.GroupKind() {
+			versions++
+		}
+	}
+	if versions > 1 {
+		return schema.GroupVersion{Group: row.Group, Version: runtime.APIVersionInternal}
+	}
+	return row.GroupVersion()
+}
+
+// apply merges what a manager says of an object into the live one.
+func (m *managers) apply(q *request, live client.Object, patch runtime.Object) (client.Object, error) {
+	f, err := m.of(q.row, q.subresource)
+	if err != nil {
+		return nil, err
+	}
+	out, err := f.Apply(live, patch, managerName(q.Request), q.URL.Query().Get("force") == "true")
+	if err != nil {
+		return nil, err
+	}
+	if hub(q.row) != q.row.GroupVersion() {
+		if out, err = m.scheme.ConvertToVersion(out, q.row.GroupVersion()); err != nil {
+			return nil, apierrors.NewInternalError(err)
+		}
+	}
+	return out.(client.Object), nil
 }
 
 // note records what the manager of a request changes from live to obj. live is

@@ -199,14 +199,6 @@ func (s *Server) applied(q *request, live client.Object, body []byte) (client.Ob
 	if q.row.Namespaced && patch.GetNamespace() == "" {
 		patch.SetNamespace(q.namespace)
 	}
-	f, err := s.managers.of(q.row, q.subresource)
-	if err != nil {
-		return nil, err
-	}
 	live.GetObjectKind().SetGroupVersionKind(q.row.GroupVersionKind)
-	out, err := f.Apply(live, patch, managerName(q.Request), q.URL.Query().Get("force") == "true")
-	if err != nil {
-		return nil, err
-	}
-	return out.(client.Object), nil
+	return s.managers.apply(q, live, patch)
 }

@@ -52,7 +52,9 @@ func newCollector(c *cluster) *collector {
 
 func (g *collector) Ready() <-chan struct{} { return g.complete }
 
-func collectable(row *resources.Resource) bool { return row.Kind != "Event" && row.Kind != "Lease" }
+func collectable(row *resources.Resource) bool {
+	return row.Kind != "Event" && row.Kind != "Lease" && !row.Form()
+}
 
 // Run follows every kind until the context ends.
 func (g *collector) Run(ctx context.Context) error {

@@ -2,6 +2,7 @@ package resources
 
 import (
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -83,6 +84,16 @@ func workloadKinds() []*Resource {
 				return &o.Status
 			}),
 			spec: func(o client.Object) any { return &o.(*autoscalingv2.HorizontalPodAutoscaler).Spec },
+		},
+		{
+			GroupVersionKind: kind("autoscaling", "v1", "HorizontalPodAutoscaler"), Plural: "horizontalpodautoscalers", Singular: "horizontalpodautoscaler", ShortNames: []string{"hpa"}, Categories: []string{"all"},
+			Namespaced: true, Status: true,
+			newObject: newOf[autoscalingv1.HorizontalPodAutoscaler], newList: listOf[autoscalingv1.HorizontalPodAutoscalerList],
+			stored: newAutoscalerForm(),
+			status: statusAt(func(o *autoscalingv1.HorizontalPodAutoscaler) *autoscalingv1.HorizontalPodAutoscalerStatus {
+				return &o.Status
+			}),
+			spec: func(o client.Object) any { return &o.(*autoscalingv1.HorizontalPodAutoscaler).Spec },
 		},
 	}
 }

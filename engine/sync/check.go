@@ -212,7 +212,7 @@ func (e *Engine) foreign(ctx context.Context, source string, p plan.Plan) (strin
 			continue
 		}
 		for _, row := range e.Resources.All() {
-			if !row.Namespaced || row.ReadOnly || passing(row.Kind) {
+			if !row.Namespaced || row.ReadOnly || row.Form() || passing(row.Kind) {
 				continue
 			}
 			list, err := e.Resources.Objects(ctx, row, resources.ListRequest{Namespace: s.Key.Name})
