@@ -29,7 +29,7 @@ type cache struct {
 	used     uint64
 }
 
-// maxCaches bounds the memory of verdicts: 20 bytes per class and node.
+// maxCaches bounds the memory of verdicts: 24 bytes per class and node.
 const maxCaches = 256
 
 // cacheOf is the cache of a class, in the place of the one that was not used for longest.
