@@ -26,6 +26,8 @@ const managerLimit = 128
 type managers struct {
 	scheme *runtime.Scheme
 	types  func() managedfields.TypeConverter
+	// several are the kinds that are served in more than one version.
+	several map[schema.GroupKind]bool
 
 	mu     sync.Mutex
 	byKind map[string]*managedfields.FieldManager
@@ -35,7 +37,7 @@ func newManagers(scheme *runtime.Scheme) *managers {
 	return &managers{
 		scheme: scheme,
 		types:  sync.OnceValue(func() managedfields.TypeConverter { return applyconfigurations.NewTypeConverter(scheme) }),
-		byKind: map[string]*managedfields.FieldManager{},
+		byKind: map[string]*managedfields.FieldManager{}, several: severalVersions(),
 	}
 }
 
@@ -50,7 +52,7 @@ func (m *managers) of(row *resources.Resource, subresource string) (*managedfiel
 	if row.Group == v1alpha1.GroupVersion.Group {
 		types = managedfields.NewDeducedTypeConverter()
 	}
-	f, err := managedfields.NewDefaultFieldManager(types, m.scheme, m.scheme, m.scheme, row.GroupVersionKind, hub(row), subresource, nil)
+	f, err := managedfields.NewDefaultFieldManager(types, m.scheme, m.scheme, m.scheme, row.GroupVersionKind, m.hub(row), subresource, nil)
 	if err != nil {
 		return nil, apierrors.NewInternalError(err)
 	}
@@ -60,17 +62,21 @@ func (m *managers) of(row *resources.Resource, subresource string) (*managedfiel
 
 // hub is the version by way of which the versions of a kind are converted to one
 // another: Kubernetes' own form, where there are several.
-func hub(row *resources.Resource) schema.GroupVersion {
-	versions := 0
-	for _, other := range resources.Table() {
-		if other.GroupKind() == row.GroupKind() {
-			versions++
-		}
-	}
-	if versions > 1 {
+func (m *managers) hub(row *resources.Resource) schema.GroupVersion {
+	if m.several[row.GroupKind()] {
 		return schema.GroupVersion{Group: row.Group, Version: runtime.APIVersionInternal}
 	}
 	return row.GroupVersion()
+}
+
+// severalVersions are the kinds that are served in more than one.
+func severalVersions() map[schema.GroupKind]bool {
+	seen, out := map[schema.GroupKind]bool{}, map[schema.GroupKind]bool{}
+	for _, row := range resources.Table() {
+		out[row.GroupKind()] = seen[row.GroupKind()]
+		seen[row.GroupKind()] = true
+	}
+	return out
 }
 
 // apply merges what a manager says of an object into the live one.
@@ -83,7 +89,7 @@ func (m *managers) apply(q *request, live client.Object, patch runtime.Object) (
 	if err != nil {
 		return nil, err
 	}
-	if hub(q.row) != q.row.GroupVersion() {
+	if m.hub(q.row) != q.row.GroupVersion() {
 		if out, err = m.scheme.ConvertToVersion(out, q.row.GroupVersion()); err != nil {
 			return nil, apierrors.NewInternalError(err)
 		}

@@ -13,19 +13,11 @@ import (
 func newAutoscalerForm() *storedForm {
 	return &storedForm{
 		group: "autoscaling", plural: "horizontalpodautoscalers", newStored: newOf[autoscalingv2.HorizontalPodAutoscaler],
-		load: func(o client.Object) client.Object {
-			out, err := upstream.AutoscalerV1(o.(*autoscalingv2.HorizontalPodAutoscaler))
-			if err != nil { // its conversions fail for no object
-				return &autoscalingv1.HorizontalPodAutoscaler{ObjectMeta: o.(*autoscalingv2.HorizontalPodAutoscaler).ObjectMeta}
-			}
-			return out
+		load: func(o client.Object) (client.Object, error) {
+			return upstream.AutoscalerV1(o.(*autoscalingv2.HorizontalPodAutoscaler))
 		},
-		save: func(o client.Object) client.Object {
-			out, err := upstream.AutoscalerV2(o.(*autoscalingv1.HorizontalPodAutoscaler))
-			if err != nil { // nor do these
-				return &autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: o.(*autoscalingv1.HorizontalPodAutoscaler).ObjectMeta}
-			}
-			return out
+		save: func(o client.Object) (client.Object, error) {
+			return upstream.AutoscalerV2(o.(*autoscalingv1.HorizontalPodAutoscaler))
 		},
 	}
 }

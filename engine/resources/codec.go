@@ -28,7 +28,11 @@ type protobuf interface {
 // encode leaves out the resourceVersion, which is the store's revision.
 func (r *Resource) encode(obj client.Object) ([]byte, error) {
 	if r.stored != nil {
-		obj = r.stored.save(obj)
+		saved, err := r.stored.save(obj)
+		if err != nil {
+			return nil, err
+		}
+		obj = saved
 	}
 	return encode(obj)
 }
@@ -56,7 +60,11 @@ func (r *Resource) decode(kv store.KV) (client.Object, error) {
 		return nil, err
 	}
 	if r.stored != nil {
-		obj = r.stored.load(obj)
+		loaded, err := r.stored.load(obj)
+		if err != nil {
+			return nil, fmt.Errorf("decode %s: %w", kv.Key, err)
+		}
+		obj = loaded
 	}
 	obj.GetObjectKind().SetGroupVersionKind(r.GroupVersionKind)
 	return obj, nil

@@ -15,8 +15,8 @@ type storedForm struct {
 	group, plural string
 	newStored     func() client.Object
 	// load and save translate. Both may share what the other one holds.
-	load func(client.Object) client.Object
-	save func(client.Object) client.Object
+	load func(client.Object) (client.Object, error)
+	save func(client.Object) (client.Object, error)
 }
 
 // newEventForm is the Event of events.k8s.io, which is the core one with newer
@@ -24,8 +24,8 @@ type storedForm struct {
 func newEventForm() *storedForm {
 	return &storedForm{
 		group: "", plural: "events", newStored: newOf[corev1.Event],
-		load: func(o client.Object) client.Object { return newEvent(o.(*corev1.Event)) },
-		save: func(o client.Object) client.Object { return coreEvent(o.(*eventsv1.Event)) },
+		load: func(o client.Object) (client.Object, error) { return newEvent(o.(*corev1.Event)), nil },
+		save: func(o client.Object) (client.Object, error) { return coreEvent(o.(*eventsv1.Event)), nil },
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 
@@ -42,13 +41,6 @@ type Tx struct {
 	// reads are objects that must not change until the transaction is carried out, by
 	// their keys.
 	reads map[string]read
-}
-
-// read is an object that something was decided by.
-type read struct {
-	row      *Resource
-	name     string
-	revision int64
 }
 
 // change is one object's part of a transaction.
@@ -411,17 +403,6 @@ func (t *Tx) Commit(ctx context.Context) error {
 	return nil
 }
 
-// checks compare what was read and is not written.
-func (t *Tx) checks() []store.Op {
-	var out []store.Op
-	for _, key := range slices.Sorted(maps.Keys(t.reads)) {
-		if c := t.byKey[key]; c == nil || c.main == nil {
-			out = append(out, store.Op{Key: key, Expect: t.reads[key].revision, Check: true})
-		}
-	}
-	return out
-}
-
 // fill gives the objects the versions they now have.
 func (t *Tx) fill(revisions []int64) {
 	for _, c := range t.changes {
@@ -461,43 +442,6 @@ func generateName(prefix string) string {
 		prefix = prefix[:longest-suffix]
 	}
 	return prefix + rand.String(suffix)
-}
-
-func (t *Tx) checkNamespace(ctx context.Context, row *Resource, obj client.Object) error {
-	if !row.Namespaced {
-		if obj.GetNamespace() != "" {
-			return apierrors.NewBadRequest(fmt.Sprintf("%s %s has a namespace, but the kind has none", row.Kind, obj.GetName()))
-		}
-		return nil
-	}
-	name := obj.GetNamespace()
-	if name == "" {
-		return apierrors.NewBadRequest(fmt.Sprintf("%s %s has no namespace", row.Kind, obj.GetName()))
-	}
-	namespaces := t.r.byKind[corev1.SchemeGroupVersion.WithKind("Namespace")]
-	if c := t.byKey[namespaces.key("", name)]; c != nil && c.result.GetDeletionTimestamp() == nil && (c.main == nil || c.main.Value != nil) {
-		return nil
-	} else if c != nil {
-		return terminating(row, obj, name)
-	}
-	ns, kv, err := t.r.load(ctx, namespaces, "", name)
-	if err != nil {
-		return err
-	}
-	if ns.GetDeletionTimestamp() != nil {
-		return terminating(row, obj, name)
-	}
-	t.reads[kv.Key] = read{namespaces, name, kv.Revision} // it could be emptied, and gone, before the object is there
-	return nil
-}
-
-func terminating(row *Resource, obj client.Object, namespace string) error {
-	err := apierrors.NewForbidden(row.GroupResource(), obj.GetName(),
-		fmt.Errorf("namespace %s is being deleted, nothing can be created in it", namespace))
-	err.ErrStatus.Details.Causes = append(err.ErrStatus.Details.Causes, metav1.StatusCause{
-		Type: corev1.NamespaceTerminatingCause, Message: fmt.Sprintf("namespace %s is being terminated", namespace), Field: "metadata.namespace",
-	})
-	return err
 }
 
 // Managed reports the Source that owns an object.

@@ -104,27 +104,6 @@ func (r *Resources) Bind(ctx context.Context, key types.NamespacedName, uid type
 	}
 }
 
-// holdClaims makes sure that the claims of a Pod are there, and are not going away,
-// when the transaction is carried out.
-func (t *Tx) holdClaims(ctx context.Context, pod *corev1.Pod) error {
-	row := t.r.byKind[corev1.SchemeGroupVersion.WithKind("PersistentVolumeClaim")]
-	for i := range pod.Spec.Volumes {
-		v := pod.Spec.Volumes[i].PersistentVolumeClaim
-		if v == nil {
-			continue
-		}
-		claim, kv, err := t.r.load(ctx, row, pod.Namespace, v.ClaimName)
-		if apierrors.IsNotFound(err) || err == nil && claim.GetDeletionTimestamp() != nil {
-			return apierrors.NewConflict(corev1.Resource("pods"), pod.Name, fmt.Errorf("claim %s, which it mounts, is not there or is being deleted", v.ClaimName))
-		}
-		if err != nil {
-			return err
-		}
-		t.reads[kv.Key] = read{row, v.ClaimName, kv.Revision}
-	}
-	return nil
-}
-
 func unbindable(pod *corev1.Pod, uid types.UID) string {
 	switch {
 	case uid != "" && pod.UID != uid:
