@@ -34,7 +34,7 @@ func (e *Engine) followHealth() {
 	e.Live.Claims.OnChange(func(old, now *corev1.PersistentVolumeClaim) { e.touched(cmp.Or(now, old)) })
 	e.Live.Jobs.OnChange(func(old, now *batchv1.Job) {
 		if now == nil {
-			e.lapsed(old)
+			e.removed(old)
 		}
 		e.touched(cmp.Or(now, old))
 	})
@@ -101,13 +101,6 @@ func (e *Engine) touched(obj client.Object) {
 	}
 }
 
-// lapsed: a Job is gone, perhaps because its time was over.
-func (e *Engine) lapsed(job *batchv1.Job) {
-	if r := e.runnerOf(job); r != nil {
-		r.lapsed.Store(true)
-	}
-}
-
 // runnerOf is the loop of the Source that an object belongs to, or nil.
 func (e *Engine) runnerOf(obj client.Object) *runner {
 	name := obj.GetLabels()[v1alpha1.LabelSource]
@@ -117,29 +110,6 @@ func (e *Engine) runnerOf(obj client.Object) *runner {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.runners[name]
-}
-
-// readOver reads which Jobs had failed when their time was over, if that may have
-// changed.
-func (r *runner) readOver(ctx context.Context) {
-	if !r.lapsed.Swap(false) {
-		return
-	}
-	over, err := r.engine.Resources.FailedJobs(ctx, r.name, func(namespace string) types.UID {
-		ns, ok := r.engine.Live.Namespaces.Get(types.NamespacedName{Name: namespace})
-		if !ok {
-			return ""
-		}
-		return ns.UID
-	})
-	if err != nil {
-		r.lapsed.Store(true)
-		if ctx.Err() == nil {
-			r.engine.Log.Warn("look which jobs have failed", "source", r.name, "err", err)
-		}
-		return
-	}
-	r.over = over
 }
 
 // progress is how far the workloads of a Source have come.
@@ -156,7 +126,7 @@ type progress struct {
 func (r *runner) look(ctx context.Context, src *v1alpha1.Source) {
 	r.readOver(ctx)
 	if r.status.Applied != nil {
-		p := r.engine.assess(r.name, r.expected, r.over, all)
+		p := r.engine.assess(r.name, r.expected, r.over.jobs, all)
 		now := r.engine.Clock.Now()
 		if r.watching && r.current() {
 			r.noteStages(p, now)
@@ -401,9 +371,7 @@ func (e *Engine) assess(source string, expected map[plan.Key]int64, over []*batc
 	}
 	for _, j := range over {
 		if _, again := e.Live.Jobs.Get(client.Key(j)); !again && only(j) {
-			h := health.Job(j, nil)
-			h.Reason += "; its ttlSecondsAfterFinished has removed it since"
-			note(h, plan.KeyOf(batchv1.SchemeGroupVersion.WithKind("Job"), j).String())
+			note(failedBefore(j), plan.KeyOf(batchv1.SchemeGroupVersion.WithKind("Job"), j).String())
 		}
 	}
 	for _, p := range ofSource(e.Live.Pods.All(), source, only) {

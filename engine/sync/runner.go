@@ -6,8 +6,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	batchv1 "k8s.io/api/batch/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -71,10 +69,7 @@ type runner struct {
 	pre []hook
 	// post are the hooks that run when the applied commit is healthy.
 	post []hook
-	// over are Jobs that had failed when their time was over: they have failed still.
-	// They are read anew when lapsed says so.
-	over   []*batchv1.Job
-	lapsed atomic.Bool
+	over overJobs
 	// midway is a commit of which some waves are written, and not the last; empty
 	// when there is none.
 	midway string
@@ -88,14 +83,12 @@ type runner struct {
 }
 
 func newRunner(e *Engine, name string) *runner {
-	r := &runner{
+	return &runner{
 		engine: e, name: name,
 		woken: make(chan struct{}, 1), changed: make(chan struct{}, 1), gone: make(chan struct{}),
 		ended:    make(chan struct{}),
 		expected: map[plan.Key]int64{},
 	}
-	r.lapsed.Store(true)
-	return r
 }
 
 // inTurn runs the loop when that of the former Source of its name has ended: what
@@ -452,26 +445,6 @@ func (r *runner) apply(ctx context.Context, src *v1alpha1.Source, t *target) (ag
 	return true
 }
 
-// writeTimeout bounds a write that goes on though its runner is to end.
-const writeTimeout = 5 * time.Second
-
-// lasting is for a write whose end is waited for, also by a runner that is to end:
-// one that is let go could land after its successor has begun.
-func lasting(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
-}
-
-// commit carries the next part of a plan out.
-func commit(ctx context.Context, out Outcome) error {
-	ctx, cancel := lasting(ctx)
-	defer cancel()
-	return out.tx.Commit(ctx)
-}
-
-func changedMeanwhile(err error) bool {
-	return apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err)
-}
-
 // passingFault is one that is not the commit's: nothing was changed.
 func (r *runner) passingFault(src *v1alpha1.Source, err error) {
 	r.engine.Log.Warn("apply failed", "source", r.name, "err", err)
@@ -498,7 +471,7 @@ func (r *runner) done(ctx context.Context, src *v1alpha1.Source, rev revision.Re
 	r.condition(src, v1alpha1.ConditionApplied, metav1.ConditionTrue, v1alpha1.ReasonSucceeded, out.Plan.Summary())
 	r.record(ctx, rev, out.Plan.Summary(), kept, now)
 	r.watching, r.appliedAt, r.midway = true, now, ""
-	r.lapsed.Store(true)
+	r.over.known.Store(false)
 	r.expected = versions(out.Plan)
 	r.engine.Log.Info("applied", "source", r.name, "commit", short(rev.Commit), "plan", out.Plan.Summary())
 	if !out.Plan.Empty() {

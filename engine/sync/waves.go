@@ -50,7 +50,7 @@ func (r *runner) waits(ctx context.Context, src *v1alpha1.Source, out Outcome, t
 	now := r.engine.Clock.Now()
 	pending := p.Pending()
 	r.readOver(ctx)
-	over := slices.DeleteFunc(slices.Clone(r.over), func(j *batchv1.Job) bool { return !slices.Contains(out.finished, client.Key(j)) })
+	over := slices.DeleteFunc(slices.Clone(r.over.jobs), func(j *batchv1.Job) bool { return !slices.Contains(out.finished, client.Key(j)) })
 	state := r.lower(w.Number, pending, over)
 	if state.health.State == health.Healthy {
 		return false
