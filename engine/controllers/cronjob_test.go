@@ -10,7 +10,6 @@ import (
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -77,10 +76,7 @@ func (w *cronWorld) change(edit func(*batchv1.CronJobSpec)) {
 
 func (w *cronWorld) step() {
 	w.Helper()
-	err := w.crons.reconcile(w.Context(), w.key())
-	if err != nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) && !apierrors.IsAlreadyExists(err) {
-		w.Fatal(err)
-	}
+	w.allowed(w.crons.reconcile(w.Context(), w.key()))
 }
 
 // slots are the times of the Jobs that are there, as "15:04".

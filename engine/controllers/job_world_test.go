@@ -9,7 +9,6 @@ import (
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -93,10 +92,7 @@ func indexOf(p *corev1.Pod) string { return p.Annotations[batchv1.JobCompletionI
 // step reconciles once, with what the views show.
 func (w *world) step() {
 	w.Helper()
-	err := w.jobs.reconcile(w.Context(), w.key())
-	if err != nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) && !apierrors.IsAlreadyExists(err) {
-		w.Fatal(err)
-	}
+	w.allowed(w.jobs.reconcile(w.Context(), w.key()))
 	for w.jobs.orphans.queue.Len() > 0 {
 		w.jobs.orphans.next(w.Context())
 	}

@@ -53,7 +53,7 @@ func (n *namespaces) reconcile(ctx context.Context, key types.NamespacedName) er
 	if ns.DeletionTimestamp == nil || len(ns.Spec.Finalizers) == 0 {
 		return nil
 	}
-	left := remains{kinds: map[string]int{}, finalizers: map[string]int{}}
+	left := remains{going: map[string]int{}, finalizers: map[string]int{}}
 	for _, row := range n.resources.All() {
 		if !row.Namespaced || row.Form() {
 			continue
@@ -62,16 +62,20 @@ func (n *namespaces) reconcile(ctx context.Context, key types.NamespacedName) er
 			return err
 		}
 	}
-	if len(left.kinds) > 0 {
+	if left.objects > 0 {
 		n.loop.queue.AddAfter(key, namespaceRetry)
 		return n.say(ctx, &ns, left)
 	}
 	return ignoreNotFound(n.resources.FinalizeNamespace(ctx, &ns))
 }
 
-// remains are what of a Namespace's content is still going: how many objects by
-// their kind, and by the finalizers that they wait for.
-type remains struct{ kinds, finalizers map[string]int }
+// remains are what of a Namespace's content was there at a look.
+type remains struct {
+	objects int
+	// Of those that were going already: how many there are by their kind, and by the
+	// finalizers that they wait for.
+	going, finalizers map[string]int
+}
 
 // empty deletes everything of a kind, and notes what is still going. What
 // makes other objects comes before them in the table's order only by chance,
@@ -82,13 +86,15 @@ func (n *namespaces) empty(ctx context.Context, row *resources.Resource, ns stri
 		return err
 	}
 	for _, obj := range all.Objects {
+		left.objects++
 		if obj.GetDeletionTimestamp() == nil {
 			err := n.resources.Delete(ctx, obj, client.DeleteOptions{UID: obj.GetUID()})
 			if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 				return fmt.Errorf("empty namespace %s: %w", ns, err)
 			}
+			continue
 		}
-		left.kinds[row.GroupResource().String()]++
+		left.going[row.GroupResource().String()]++
 		for _, f := range obj.GetFinalizers() {
 			left.finalizers[f]++
 		}
@@ -99,8 +105,11 @@ func (n *namespaces) empty(ctx context.Context, row *resources.Resource, ns stri
 // say writes what a Namespace that is being deleted waits for, in the words of
 // Kubernetes' namespace controller.
 func (n *namespaces) say(ctx context.Context, ns *corev1.Namespace, left remains) error {
+	if len(left.going) == 0 {
+		return nil
+	}
 	next := ns.DeepCopy()
-	content := "Some resources are remaining: " + listed(left.kinds, "%s has %d resource instances")
+	content := "Some resources are remaining: " + listed(left.going, "%s has %d resource instances")
 	n.condition(next, corev1.NamespaceContentRemaining, true, "SomeResourcesRemain", content)
 	if len(left.finalizers) > 0 {
 		n.condition(next, corev1.NamespaceFinalizersRemaining, true, "SomeFinalizersRemain",

@@ -10,7 +10,6 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -86,10 +85,7 @@ func (w *setWorld) scale(n int32) {
 
 func (w *setWorld) step() {
 	w.Helper()
-	err := w.sets.reconcile(w.Context(), w.key())
-	if err != nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) && !apierrors.IsAlreadyExists(err) {
-		w.Fatal(err)
-	}
+	w.allowed(w.sets.reconcile(w.Context(), w.key()))
 }
 
 // line is the Pods as "0:v1 1:v2! 2:v1-": ! is not ready, - is being deleted.
